@@ -1,0 +1,1 @@
+"""One pool for Python functions out of machines you can SSH into."""

@@ -1,0 +1,169 @@
+"""What an invocation may use, and what it used: `Resources` and `Usage`.
+
+Everything inside the project is in base units: bytes, seconds, cores. The words
+people write, ``"1.5 GiB"``, exist only at the edge, in `parse_bytes`.
+
+This module is streamed to nodes: standard library only.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from typing import NewType
+
+Bytes = NewType("Bytes", int)
+Seconds = NewType("Seconds", float)
+
+_SIZE = re.compile(r"\s*(?P<number>\d+(?:\.\d*)?|\.\d+)\s*(?P<unit>[a-zA-Z]*)\s*")
+
+# SI prefixes are powers of ten and IEC prefixes powers of two (IEC 80000-13), as
+# `dd`, `numfmt` and Dask's `parse_bytes` have them. A single letter is what people
+# type for memory (`ulimit`, `docker --memory`): a power of two.
+_UNITS = {
+    "": 1,
+    "b": 1,
+    **{f"{letter}b": 1000**power for power, letter in enumerate("kmgtpe", 1)},
+    **{f"{letter}ib": 1024**power for power, letter in enumerate("kmgtpe", 1)},
+    **{letter: 1024**power for power, letter in enumerate("kmgtpe", 1)},
+}
+
+
+def parse_bytes(size: int | float | str) -> Bytes:
+    """Return a number of bytes from ``"1.5 GiB"``, ``"200 MB"``, ``"4g"`` or a plain number.
+
+    Raises:
+        ValueError: If it is not a size, is negative, or is not finite.
+        TypeError: If it is neither a number nor a string.
+    """
+    if isinstance(size, bool) or not isinstance(size, (int, float, str)):
+        raise TypeError(f"a size is a number of bytes or a string like '2 GiB', not {size!r}")
+    if isinstance(size, str):
+        match = _SIZE.fullmatch(size)
+        unit = _UNITS.get(match["unit"].lower()) if match else None
+        if match is None or unit is None:
+            raise ValueError(f"{size!r} is not a size; write it like '200 MB' or '1.5 GiB'")
+        return Bytes(round(float(match["number"]) * unit))
+    if not math.isfinite(size) or size < 0:
+        raise ValueError(f"a size cannot be {size!r}")
+    return Bytes(round(size))
+
+
+def format_bytes(size: float) -> str:
+    """Return a size for people: ``3.1 GiB``, ``512 B``."""
+    amount = float(size)
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(amount) < 1024 or unit == "TiB":
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    raise AssertionError("unreachable")
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What is stated for, predicted for, or granted to an invocation, or what a node has.
+
+    Each is ``None`` where nothing was stated: no limit for an allocation, unknown
+    for a capacity.
+
+    Attributes:
+        cores: CPU cores, fractions allowed.
+        memory: Bytes of memory of the whole process tree, as `Usage.memory` counts it.
+        disk: Bytes in the scratch directory.
+        gpus: Whole GPUs.
+        wall_time: Seconds from start to end.
+        cpu_time: Seconds of CPU, user and system, of the whole process tree.
+        processes: Processes alive at once, the invocation's own included.
+    """
+
+    cores: float | None = None
+    memory: int | None = None
+    disk: int | None = None
+    gpus: int | None = None
+    wall_time: float | None = None
+    cpu_time: float | None = None
+    processes: int | None = None
+
+    def over(self, other: Resources) -> Resources:
+        """Return these resources, with ``other``'s where these state nothing."""
+        return Resources(
+            *(
+                mine if mine is not None else theirs
+                for mine, theirs in zip(astuple(self), astuple(other), strict=True)
+            )
+        )
+
+
+def astuple(resources: Resources) -> tuple[float | None, ...]:
+    """Return the seven values in the order of the fields (`dataclasses.astuple` deep-copies)."""
+    return (
+        resources.cores,
+        resources.memory,
+        resources.disk,
+        resources.gpus,
+        resources.wall_time,
+        resources.cpu_time,
+        resources.processes,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one attempt used, as it was measured on its node.
+
+    Attributes:
+        wall_time: Seconds from the call of the function to its return, monotonic clock.
+        cpu_user: Seconds of CPU in user mode, of the process and of every descendant
+            that was waited for (``getrusage``).
+        cpu_system: Seconds of CPU in the kernel, counted in the same way.
+        memory: Peak bytes the invocation itself took: anonymous and shared memory of
+            its process tree, without its template's pages. Where nothing exact is to
+            be had it is the upper end of a bracket whose lower end is `memory_low`.
+        memory_low: The lower end of that bracket; equal to `memory` where it is exact.
+        memory_resident: The high-water mark of resident memory as the kernel keeps it
+            (``VmHWM``, reset before the invocation); over several processes alive at
+            once, the largest sum that was seen.
+        disk: Peak bytes in the scratch directory, as far as it was looked at; the last
+            look is when the invocation has ended.
+        read_bytes: Bytes read from storage (``/proc/PID/io``).
+        write_bytes: Bytes written towards storage (``/proc/PID/io``).
+        processes: Most processes alive at once that were seen.
+        threads: Most threads alive at once that were seen.
+        start: When it started, seconds since the epoch (UTC) by the node's clock.
+        exit: Exit code, or minus the number of the signal that ended the process;
+            ``None`` for a process that serves on after the invocation.
+    """
+
+    wall_time: float = 0.0
+    cpu_user: float = 0.0
+    cpu_system: float = 0.0
+    memory: int = 0
+    memory_low: int = 0
+    memory_resident: int = 0
+    disk: int = 0
+    read_bytes: int = 0
+    write_bytes: int = 0
+    processes: int = 1
+    threads: int = 1
+    start: float = 0.0
+    exit: int | None = None
+
+    @property
+    def cpu_time(self) -> float:
+        """Seconds of CPU, user and system."""
+        return self.cpu_user + self.cpu_system
+
+    @property
+    def cores(self) -> float:
+        """Average number of cores: CPU time over wall time."""
+        return self.cpu_time / self.wall_time if self.wall_time > 0 else 0.0
+
+    @property
+    def started_at(self) -> datetime:
+        """When it started, in UTC, by the node's clock."""
+        return datetime.fromtimestamp(self.start, UTC)
+
+
+RESOURCE_NAMES = tuple(field.name for field in fields(Resources))
