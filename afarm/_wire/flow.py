@@ -28,7 +28,7 @@ ACK_EVERY = 32 << 10
 # What the receiver of one blob or payload takes before it has passed any of it on.
 CREDIT = 4 << 20
 
-# For how long the fastest delivery and the shortest round trip seen are believed.
+# For how long the fastest delivery seen is believed.
 MEMORY = 10.0
 
 
@@ -48,7 +48,9 @@ class Pacer:
         # (sent so far, when, acknowledged by then), one mark per ACK_EVERY bytes
         self._marks: deque[tuple[int, float, int]] = deque()
         self._rates: deque[tuple[float, float]] = deque()  # (when, bytes/s), falling
-        self._trips: deque[tuple[float, float]] = deque()  # (when, s), rising
+        # The least round trip of the connection's whole life: once bulk runs, every
+        # trip includes its queue, so that a sliding minimum would grow with the window.
+        self._trip = 1.0
 
     def allowance(self) -> int:
         """Return how many bytes of bulk may be sent now; never negative."""
@@ -71,17 +73,21 @@ class Pacer:
         if mark is not None:
             _, sent_at, acknowledged_then = mark
             trip = max(at - sent_at, 1e-6)
-            _keep(self._rates, at, (total - acknowledged_then) / trip, rising=False)
-            _keep(self._trips, at, trip, rising=True)
-            wanted = self._rates[0][1] * (self._trips[0][1] + QUEUE)
+            self._note_rate(at, (total - acknowledged_then) / trip)
+            self.on_round_trip(trip)
+            wanted = self._rates[0][1] * (self._trip + QUEUE)
             self.window = int(min(max(wanted, LEAST_WINDOW), LARGEST_WINDOW))
         return True
 
 
-def _keep(extremes: deque[tuple[float, float]], at: float, value: float, *, rising: bool) -> None:
-    """Add to a sliding minimum (rising) or maximum over `MEMORY`; the extreme comes first."""
-    while extremes and (extremes[-1][1] >= value) == rising and extremes[-1][1] != value:
-        extremes.pop()
-    extremes.append((at, value))
-    while extremes[0][0] < at - MEMORY:
-        extremes.popleft()
+    def on_round_trip(self, trip: float) -> None:
+        """Note a round trip, measured by any message and its answer."""
+        self._trip = min(self._trip, trip)
+
+    def _note_rate(self, at: float, rate: float) -> None:
+        """Keep the sliding maximum of the rate over `MEMORY`; the largest comes first."""
+        while self._rates and self._rates[-1][1] <= rate:
+            self._rates.pop()
+        self._rates.append((at, rate))
+        while self._rates[0][0] < at - MEMORY:
+            self._rates.popleft()
