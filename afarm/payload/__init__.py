@@ -1,0 +1,18 @@
+"""Pickling of functions and arguments, unpickling of results and exceptions: the farm's side."""
+
+from .arguments import Arguments, Packed, Passed, dump_arguments, load
+from .failures import RemoteFailure, load_failure
+from .functions import FunctionPickles, PickledFunction, category_of
+
+__all__ = [
+    "Arguments",
+    "FunctionPickles",
+    "Packed",
+    "Passed",
+    "PickledFunction",
+    "RemoteFailure",
+    "category_of",
+    "dump_arguments",
+    "load",
+    "load_failure",
+]
