@@ -1,0 +1,187 @@
+"""What is sent to a node first: the streamed modules, and the commands that start them.
+
+The interpreter on the node is started with a line (`first_line`) that reads exactly
+the bytes of `payload` from its standard input and runs them. They are the compressed
+
+    program \\0 code of the modules, text of the modules
+
+where the program is `importer`, as source, and the modules are bytecode: the farm
+insists on its own minor version on the node anyway, and compiling the agent there
+would take longer than connecting to it. The text is for tracebacks.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import marshal
+import pkgutil
+import re
+import sys
+import zlib
+from importlib.abc import InspectLoader
+from types import CodeType
+from typing import NamedTuple
+
+# Everything a node needs. cloudpickle goes along for the workers; the agent itself
+# never imports it.
+STREAMED = (
+    "afarm.resources",
+    "afarm.errors",
+    "afarm._wire",
+    "afarm._monitor",
+    "afarm._agent",
+    "cloudpickle",
+)
+
+# The program in front of them.
+IMPORTER = "afarm.transport.importer"
+
+# A node without a usable Python answers with this exit code (and one line).
+NO_PYTHON = 86
+
+# How code is told to be for this interpreter: implementation and minor version.
+TAG = str(sys.implementation.cache_tag)
+
+
+class _Module(NamedTuple):
+    name: str
+    is_package: bool
+    file: str
+    code: CodeType
+    source: str
+
+
+def streamed_modules() -> list[str]:
+    """Return the names of all modules that are sent to nodes, packages before their modules."""
+    names = []
+    for root in STREAMED:
+        names.append(root)
+        spec = importlib.util.find_spec(root)
+        if spec is None:
+            raise ModuleNotFoundError(f"{root}, which nodes need, is not installed here", name=root)
+        for found in pkgutil.walk_packages(spec.submodule_search_locations or (), root + "."):
+            names.append(found.name)
+    return names
+
+
+def _load(name: str) -> _Module:
+    """Return one module, without running it; its code comes from the cached bytecode."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or not isinstance(spec.loader, InspectLoader):
+        raise ImportError(f"the source of {name}, which nodes need, cannot be read", name=name)
+    code = spec.loader.get_code(name)
+    source = spec.loader.get_source(name)
+    if code is None or source is None:
+        raise ImportError(f"the source of {name}, which nodes need, cannot be read", name=name)
+    is_package = spec.submodule_search_locations is not None
+    return _Module(name, is_package, spec.origin or name, code, source)
+
+
+@functools.cache
+def payload() -> bytes:
+    """Return the compressed bytes that make an interpreter an agent (about 0.1 MB).
+
+    The same for all nodes; made once in a process (some 30 ms).
+    """
+    modules = [_load(name) for name in streamed_modules()]
+    importer = _load(IMPORTER).source
+    program = f"__name__ = 'afarm'\n{importer}\ninstall(b, d, {TAG!r})\nstart()\n"
+    codes = {each.name: (each.is_package, each.file, marshal.dumps(each.code)) for each in modules}
+    sources = {each.name: each.source for each in modules}
+    return zlib.compress(
+        program.encode() + b"\0" + marshal.dumps(codes) + marshal.dumps(sources), level=6
+    )
+
+
+def first_line(length: int) -> str:
+    """Return the Python line that reads so many bytes of standard input and runs them.
+
+    It reads not one byte more: a buffer of one byte makes `BufferedReader` read the rest
+    of what it was asked for straight into the result, so that who reads descriptor 0
+    next finds what follows the payload. The line has no quotes, backslashes, dollars
+    or exclamation marks: it passes through every shell.
+    """
+    return (
+        f"import io,zlib;b=io.BufferedReader(io.FileIO(0,closefd=False),1).read({length});"
+        "d=zlib.decompress(b);exec(d.split(bytes(1),1)[0],dict(b=b,d=d))"
+    )
+
+
+def interpreter_arguments(length: int) -> list[str]:
+    """Return what follows the interpreter's name on a command line."""
+    # -I: no PYTHON* variables, no user site, nothing of the working directory; -S: no
+    # site-packages, which saves their .pth files too.
+    return ["-I", "-S", "-c", first_line(length)]
+
+
+# Where Pythons lie that an SSH session's PATH often lacks: it is not a login shell's.
+_PLACES = (
+    "$HOME/.pyenv/versions/{version}*/bin",
+    "/opt/*/bin",
+    "/usr/local/bin",
+    "$HOME/.local/bin",
+    "$HOME/miniconda3/bin",
+    "$HOME/miniconda3/envs/*/bin",
+    "$HOME/anaconda3/bin",
+    "$HOME/miniforge3/bin",
+    "$HOME/.local/share/uv/python/*{version}*/bin",
+)
+
+# What cannot be part of a word that sh, csh and fish all pass on as it is.
+_UNSAFE = re.compile("['\"\\\\$`!\\x00-\\x1f\\x7f]")
+
+
+def shell_script(python: str | None = None, *, length: int) -> str:
+    """Return the script for ``/bin/sh -c`` that finds a Python and becomes it.
+
+    Candidates are asked for their version, with standard input kept from them: what
+    waits there is the payload. One that is a broken link, a shim without a version
+    behind it, or lacks zlib is passed over. What it says of itself is started: a shim
+    would take its time twice. There are no single quotes in it, and
+    nothing that another shell would take for its own inside of them.
+
+    Args:
+        python: Take this one: a path, or a name to be found in PATH; ``~/`` is the home
+            there. ``None``: look for one of this interpreter's minor version.
+        length: Of the payload.
+
+    Raises:
+        ValueError: If ``python`` has characters that no shell would pass on.
+    """
+    version = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    line = first_line(length)
+    if python is not None:
+        if not python or _UNSAFE.search(python):
+            raise ValueError(
+                f"python={python!r} is not a path that every shell passes on unchanged"
+            )
+        where = "$HOME" + python[1:] if python.startswith("~/") else python
+        return (
+            f'p=$(command -v "{where}") && exec "$p" -I -S -c "{line}"; '
+            f'echo "afarm: there is no {where} here" >&2; exit {NO_PYTHON}'
+        )
+    places = " ".join(f"{place.format(version=version)}/python{version}" for place in _PLACES)
+    return (
+        f"f=; for p in python{version} python3 python {places}; do "
+        'q=$(command -v "$p" 2>/dev/null) || continue; '
+        'v=$("$q" -I -S -c "import sys,zlib;'
+        'print(sys.implementation.cache_tag,sys.version.split()[0],sys.executable)" '
+        "</dev/null 2>/dev/null); "
+        f'case "$v" in "{TAG} "*) exec "${{v#* * }}" -I -S -c "{line}";; esac; '
+        'f="$f $q (${v:-unusable})"; done; '
+        f'echo "afarm: no {TAG} here; found:${{f:- no Python at all}}" >&2; exit {NO_PYTHON}'
+    )
+
+
+def shell_command(python: str | None = None, *, length: int | None = None) -> str:
+    """Return the command line for a node, whatever its user's login shell is.
+
+    One argument in single quotes without anything special inside of them: sh, dash,
+    bash, zsh, csh and fish all hand it to ``/bin/sh`` unchanged.
+
+    Raises:
+        ValueError: If ``python`` has characters that no shell would pass on.
+    """
+    script = shell_script(python, length=len(payload()) if length is None else length)
+    return f"exec /bin/sh -c '{script}'"

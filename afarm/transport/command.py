@@ -1,0 +1,73 @@
+"""A node behind any program that passes on its standard input and output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..resources import Resources
+from . import bootstrap, process
+from .base import Connection, Receiver
+from .stated import stated_resources
+
+
+@dataclass(frozen=True)
+class CommandNode:
+    """What a program leads to: ``srun``, ``kubectl exec -i POD --``, ``docker exec -i NAME``.
+
+    Args:
+        argv: The program and its arguments. The agent's command is appended to them.
+        shell: Append it as one word, for a program that hands it to a shell there, as
+            ``ssh`` does; otherwise as three: ``/bin/sh``, ``-c`` and a script.
+        python: The Python there, a path or a name; ``None``: it is looked for.
+        cores: How many cores it offers; ``None``: as many as it has.
+        memory: How much memory, in bytes or as ``"16 GiB"``; ``None``: as much as it has.
+        disk: How much disk, likewise; ``None``: what is free.
+        gpus: How many GPUs.
+        labels: Words that calls can ask for.
+        scratch: Where the agent keeps its files; empty: where it thinks best.
+        name: What the farm calls it; empty: the program's name.
+    """
+
+    argv: Sequence[str]
+    shell: bool = False
+    python: str | None = field(default=None, kw_only=True)
+    cores: float | None = field(default=None, kw_only=True)
+    memory: int | str | None = field(default=None, kw_only=True)
+    disk: int | str | None = field(default=None, kw_only=True)
+    gpus: int | None = field(default=None, kw_only=True)
+    labels: tuple[str, ...] = field(default=(), kw_only=True)
+    scratch: str = field(default="", kw_only=True)
+    name: str = field(default="", kw_only=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.argv, str) or not self.argv:
+            raise ValueError(f"argv is a program and its arguments, in a list, not {self.argv!r}")
+        object.__setattr__(self, "argv", tuple(self.argv))
+        object.__setattr__(self, "labels", tuple(self.labels))
+        object.__setattr__(self, "name", self.name or os.path.basename(self.argv[0]))
+        _ = self.stated, bootstrap.shell_script(self.python, length=0)
+
+    @property
+    def stated(self) -> Resources:
+        """The capacity that was stated."""
+        return stated_resources(
+            cores=self.cores, memory=self.memory, disk=self.disk, gpus=self.gpus
+        )
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the farm's own interpreter and ``sys.path`` serve there: nobody knows."""
+        return False
+
+    async def connect(
+        self, receiver: Receiver, first: Sequence[bytes] = (), *, program: bytes | None = None
+    ) -> Connection:
+        """Start the program; see `base.Node.connect`."""
+        payload = bootstrap.payload() if program is None else program
+        if self.shell:
+            tail = [bootstrap.shell_command(self.python, length=len(payload))]
+        else:
+            tail = ["/bin/sh", "-c", bootstrap.shell_script(self.python, length=len(payload))]
+        return await process.start(self.name, [*self.argv, *tail], receiver, [payload, *first])

@@ -1,0 +1,66 @@
+"""This machine as a node: the agent runs as a child process, in the farm's own interpreter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from ..errors import NodeError
+from ..resources import Resources
+from . import bootstrap, process
+from .base import Connection, Receiver
+from .stated import stated_resources
+
+
+@dataclass(frozen=True)
+class LocalNode:
+    """This machine.
+
+    Args:
+        cores: How many cores it offers; ``None``: as many as it has.
+        memory: How much memory, in bytes or as ``"16 GiB"``; ``None``: as much as it has.
+        disk: How much disk, likewise; ``None``: what is free.
+        gpus: How many GPUs.
+        labels: Words that calls can ask for.
+        scratch: Where the agent keeps its files; empty: where it thinks best.
+        name: What the farm calls it.
+    """
+
+    cores: float | None = None
+    memory: int | str | None = None
+    disk: int | str | None = None
+    gpus: int | None = None
+    labels: tuple[str, ...] = field(default=(), kw_only=True)
+    scratch: str = field(default="", kw_only=True)
+    name: str = field(default="local", kw_only=True)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels", tuple(self.labels))
+        _ = self.stated
+
+    @property
+    def stated(self) -> Resources:
+        """The capacity that was stated."""
+        return stated_resources(
+            cores=self.cores, memory=self.memory, disk=self.disk, gpus=self.gpus
+        )
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the farm's own interpreter and ``sys.path`` serve there: they do."""
+        return True
+
+    async def connect(
+        self, receiver: Receiver, first: Sequence[bytes] = (), *, program: bytes | None = None
+    ) -> Connection:
+        """Start the agent; see `base.Node.connect`."""
+        if not sys.executable:
+            raise NodeError(
+                f"node {self.name}: this Python does not know its own executable (it is embedded"
+                " in a program); use a CommandNode that names one",
+                node=self.name,
+            )
+        payload = bootstrap.payload() if program is None else program
+        argv = [sys.executable, *bootstrap.interpreter_arguments(len(payload))]
+        return await process.start(self.name, argv, receiver, [payload, *first])
