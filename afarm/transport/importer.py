@@ -35,7 +35,8 @@ class Importer:
                 complete()
             return None
         is_package, file, _ = found
-        return type(sys.__spec__)(name, self, origin=file, is_package=is_package)
+        loader: Any = self
+        return type(sys.__spec__)(name, loader, origin=file, is_package=is_package)
 
     def create_module(self, spec: Any) -> None:
         """Leave it to the import system."""
