@@ -40,14 +40,14 @@ def make_fold() -> Callable[[Sequence[str]], list[float | None]]:
         RDLogger.DisableLog("rdApp.*")
         energies: list[float | None] = []
         for line in smiles:
-            molecule = Chem.MolFromSmiles(line)
-            if molecule is None or not AllChem.MMFFHasAllMoleculeParams(Chem.AddHs(molecule)):
+            molecule = Chem.AddHs(Chem.MolFromSmiles(line) or Chem.Mol())
+            known = AllChem.MMFFHasAllMoleculeParams(molecule)
+            # Neither the field nor the embedding knows every molecule; salts are common here.
+            if known and AllChem.EmbedMultipleConfs(molecule, 3, randomSeed=7, maxAttempts=5):
+                found = AllChem.MMFFOptimizeMoleculeConfs(molecule)
+                energies.append(min(energy for _, energy in found))
+            else:
                 energies.append(None)
-                continue
-            molecule = Chem.AddHs(molecule)
-            AllChem.EmbedMultipleConfs(molecule, 3, randomSeed=7, maxAttempts=5)
-            found = AllChem.MMFFOptimizeMoleculeConfs(molecule)
-            energies.append(min((energy for _, energy in found), default=None))
         return energies
 
     return fold
