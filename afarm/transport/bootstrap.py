@@ -12,6 +12,7 @@ would take longer than connecting to it. The text is for tracebacks.
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib.util
 import marshal
@@ -92,6 +93,13 @@ def payload() -> bytes:
     return zlib.compress(
         program.encode() + b"\0" + marshal.dumps(codes) + marshal.dumps(sources), level=6
     )
+
+
+async def ready_payload() -> bytes:
+    """Return `payload`, made in a thread where it has not been made yet."""
+    if payload.cache_info().currsize:
+        return payload()
+    return await asyncio.to_thread(payload)
 
 
 def first_line(length: int) -> str:
