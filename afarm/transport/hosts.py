@@ -143,9 +143,9 @@ def _distinct(nodes: Iterable[Node]) -> Iterator[Node]:
 
 
 def _renamed(node: Node, name: str) -> Node:
-    if isinstance(node, type) or not is_dataclass(node):
+    if not is_dataclass(type(node)):
         raise ValueError(f"two nodes are named {node.name!r}: give one of them another name=")
-    return replace(node, name=name)
+    return replace(node, name=name)  # type: ignore[type-var]
 
 
 def _lines(file: Path, text: str) -> Iterator[Node]:

@@ -64,12 +64,14 @@ class SSHNode:
     def __post_init__(self) -> None:
         if not self.host or self.host.startswith("-") or any(c.isspace() for c in self.host):
             raise ValueError(f"{self.host!r} is not the name of a host")
+        if "@" in self.host:
+            raise ValueError(f"{self.host!r} names a user too: write SSHNode(host, user=...)")
         if self.port is not None and not 0 < self.port < 65536:
             raise ValueError(
                 f"host {self.host}: a port is a number from 1 to 65535, not {self.port}"
             )
         for option in "config", "known_hosts", "keys":
-            object.__setattr__(self, option, _paths(getattr(self, option)))
+            object.__setattr__(self, option, paths(getattr(self, option)))
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "name", self.name or self.host)
         _ = self.stated, bootstrap.shell_script(self.python, length=0)
@@ -92,13 +94,13 @@ class SSHNode:
         """Log in and start the agent; see `base.Node.connect`."""
         payload = await bootstrap.ready_payload() if program is None else program
         await asyncio.to_thread(importlib.import_module, f"{__package__}.ssh_connect")
-        from . import ssh_connect
+        from .ssh_connect import start
 
         command = bootstrap.shell_command(self.python, length=len(payload))
-        return await ssh_connect.start(self, command, receiver, [payload, *first])
+        return await start(self, command, receiver, [payload, *first])
 
 
-def _paths(given: Path | Sequence[Path] | None) -> tuple[str, ...] | None:
+def paths(given: Path | Sequence[Path] | None) -> tuple[str, ...] | None:
     """Return paths in one form: ``None``, or a tuple of strings with the home filled in."""
     if given is None:
         return None

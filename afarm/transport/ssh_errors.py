@@ -1,0 +1,175 @@
+"""What is wrong with an SSH connection, and the line that puts it right."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shlex
+import socket
+from dataclasses import dataclass, field
+
+import asyncssh
+
+from ..errors import NodeError
+
+
+@dataclass
+class Hop:
+    """One server on the way to a node, as far as its handshake has come.
+
+    Attributes:
+        node: The name of the node that is being connected.
+        host: The server's, after the configuration.
+        port: The server's.
+        user: Whom we log in as.
+        via: The jump host before it, as it was written; empty: none.
+        config: The configuration file, where it is not the default.
+        known_hosts: The files its key is looked up in.
+        known_hosts_file: The file that a new key belongs into.
+        shown_key: The host key it has shown that is in none of them.
+        authenticating: Whether it has come to authentication.
+        banner: What it said at that point.
+    """
+
+    node: str
+    host: str
+    port: int
+    user: str = ""
+    via: str = ""
+    config: str = ""
+    known_hosts: list[str] = field(default_factory=list)
+    known_hosts_file: str = ""
+    shown_key: asyncssh.SSHKey | None = None
+    authenticating: bool = False
+    banner: str = ""
+
+    @property
+    def server(self) -> str:
+        """The server for people: ``host`` or ``host:port``."""
+        return self.host if self.port == 22 else f"{self.host}:{self.port}"
+
+    @property
+    def ssh(self) -> str:
+        """A command line of ``ssh`` to this server."""
+        parts = ["ssh"]
+        if self.config:
+            parts += ["-F", self.config]
+        if self.via:
+            parts += ["-J", self.via]
+        if self.port != 22:
+            parts += ["-p", str(self.port)]
+        parts.append(f"{self.user}@{self.host}" if self.user else self.host)
+        return shlex.join(parts)
+
+
+def explain(exc: BaseException, hop: Hop) -> NodeError:
+    """Return the error that says what failed on the way to a node, and what to do."""
+    if isinstance(exc, asyncssh.HostKeyNotVerifiable):
+        text = _host_key(exc, hop)
+    elif isinstance(exc, asyncssh.KeyExchangeFailed):
+        text = _key_exchange(exc, hop)
+    elif isinstance(exc, asyncssh.PermissionDenied):
+        text = _permission(exc, hop)
+    elif isinstance(exc, (asyncssh.ChannelOpenError, OSError)):
+        text = _unreachable(exc, hop)
+    elif isinstance(exc, asyncssh.ConnectionLost):
+        text = (
+            f"{hop.server} closed the connection"
+            + (" during authentication" if hop.authenticating else " before authentication")
+            + "; its sshd may be overloaded (MaxStartups), restarting, or refuse this address:"
+            f" try {hop.ssh}"
+        )
+    elif isinstance(exc, (asyncssh.KeyEncryptionError, asyncssh.KeyImportError)):
+        text = f"a key cannot be used: {exc}; load it into the SSH agent: ssh-add FILE"
+    elif isinstance(exc, asyncssh.DisconnectError):
+        text = f"{hop.server} ended the connection: {exc.reason or exc}; try {hop.ssh}"
+    elif isinstance(exc, ValueError):
+        text = f"the SSH configuration is not understood: {exc}"
+    else:
+        text = f"{hop.server}: {type(exc).__name__}: {exc}"
+    return NodeError(f"node {hop.node}: {text}", node=hop.node)
+
+
+def _host_key(exc: asyncssh.HostKeyNotVerifiable, hop: Hop) -> str:
+    if "revoked" in str(exc):
+        return f"the host key of {hop.server} is marked as revoked in {hop.known_hosts_file}"
+    file = shlex.quote(hop.known_hosts_file)
+    name = hop.host if hop.port == 22 else f"[{hop.host}]:{hop.port}"
+    shown = ""
+    if hop.shown_key is not None:
+        algorithm = hop.shown_key.get_algorithm()
+        shown = f" ({algorithm} {hop.shown_key.get_fingerprint()})"
+    if _known_keys(hop):
+        return (
+            f"the host key of {hop.server} has changed{shown}: it was reinstalled, or somebody"
+            " else answers in its place. If you know why, remove the old key and add the new:"
+            f" ssh-keygen -R {shlex.quote(name)} -f {file} && {_keyscan(hop)} >> {file}"
+        )
+    return (
+        f"the host key of {hop.server} is not known{shown}. Compare it with the server's, and"
+        f" add it: {_keyscan(hop)} >> {file}"
+    )
+
+
+def _keyscan(hop: Hop) -> str:
+    port = "" if hop.port == 22 else f"-p {hop.port} "
+    scan = f"ssh-keyscan {port}{shlex.quote(hop.host)}"
+    if not hop.via:
+        return scan
+    config = f"-F {shlex.quote(hop.config)} " if hop.config else ""
+    return f"ssh {config}{shlex.quote(hop.via)} {scan}"
+
+
+def _known_keys(hop: Hop) -> bool:
+    """Return whether any key is known for the server, under its name and port."""
+    if not hop.known_hosts:
+        return False
+    # Without its address: a name that is known by its address only is not known.
+    found = asyncssh.match_known_hosts(hop.known_hosts, hop.host, "", hop.port)
+    return any(found[:2])
+
+
+def _key_exchange(exc: asyncssh.KeyExchangeFailed, hop: Hop) -> str:
+    if "host key" in str(exc) and _known_keys(hop):
+        file = shlex.quote(hop.known_hosts_file)
+        return (
+            f"{hop.server} has no host key of the kind known for it: its keys were changed. If"
+            f" you know why, add the new ones: {_keyscan(hop)} >> {file}"
+        )
+    return f"{hop.server} and this side have no algorithm in common: {exc}"
+
+
+def _permission(exc: asyncssh.PermissionDenied, hop: Hop) -> str:
+    said = f" (it says: {hop.banner.strip()})" if hop.banner.strip() else ""
+    return (
+        f"{hop.server} refuses {hop.user}{said}: no key that was offered is accepted. Nobody is asked for a"
+        f" password here: let a key do it (ssh-copy-id {hop.user}@{hop.host}), name one with"
+        f" keys= or IdentityFile, load it with ssh-add, and see that this works: {hop.ssh}"
+    )
+
+
+def _unreachable(exc: asyncssh.ChannelOpenError | OSError, hop: Hop) -> str:
+    if isinstance(exc, asyncssh.ChannelOpenError):
+        return (
+            f"the jump host {hop.via} cannot reach {hop.server}: {exc.reason}; check the name and"
+            f" port, and that its sshd allows forwarding: {hop.ssh}"
+        )
+    if isinstance(exc, socket.gaierror):
+        return (
+            f"the name {hop.host!r} is not known ({exc.strerror}); is it spelt right, and in the"
+            " DNS, /etc/hosts, or as HostName in the SSH configuration?"
+        )
+    if exc.filename is not None:
+        return f"cannot read {exc.filename}: {exc.strerror}"
+    text = str(exc)
+    if isinstance(exc, ConnectionRefusedError) or f"[Errno {errno.ECONNREFUSED}]" in text:
+        return (
+            f"nothing listens at {hop.host} port {hop.port}; is sshd running there, and is the"
+            " port right?"
+        )
+    if isinstance(exc, TimeoutError):
+        return f"{hop.server} did not answer in time; is it up, and does a firewall let us through?"
+    if isinstance(exc, ConnectionError):
+        return f"{hop.server} dropped the connection ({exc.strerror or exc}); try {hop.ssh}"
+    why = os.strerror(exc.errno) if exc.errno else exc
+    return f"{hop.server} cannot be reached: {why}"
