@@ -142,9 +142,9 @@ def _key_exchange(exc: asyncssh.KeyExchangeFailed, hop: Hop) -> str:
 def _permission(exc: asyncssh.PermissionDenied, hop: Hop) -> str:
     said = f" (it says: {hop.banner.strip()})" if hop.banner.strip() else ""
     return (
-        f"{hop.server} refuses {hop.user}{said}: no key that was offered is accepted. Nobody is asked for a"
-        f" password here: let a key do it (ssh-copy-id {hop.user}@{hop.host}), name one with"
-        f" keys= or IdentityFile, load it with ssh-add, and see that this works: {hop.ssh}"
+        f"{hop.server} refuses {hop.user}{said}: no key that was offered is accepted, and nobody is"
+        f" asked for a password. Install a key (ssh-copy-id {hop.user}@{hop.host}), name it with"
+        f" keys= or IdentityFile, or load it with ssh-add, until this works: {hop.ssh}"
     )
 
 
