@@ -1,0 +1,249 @@
+"""What is made from unpacked bundles: bytecode, and virtual environments.
+
+Bytecode is compiled once, in the store, by children that only compile: nothing of what
+arrived is imported. Its headers say "unchecked hash" (PEP 552), so that it holds for
+hard links and for any time stamp.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import py_compile
+import signal
+import sys
+import sysconfig
+import warnings
+from collections.abc import Iterable, Sequence
+
+from .system import die_with_parent
+
+# Compiling numpy takes about 3 s of CPU, half of it for its tests, which no call imports;
+# what is not compiled is compiled in memory by whoever imports it.
+_TEST_FOLDERS = frozenset({"test", "tests"})
+
+# One child for each megabyte of source, as far as there are cores.
+_SOURCE_PER_CHILD = 1 << 20
+
+# The kernel reads this much of a script's first line (BINPRM_BUF_SIZE before Linux 5.1).
+_LONGEST_SHEBANG = 127
+
+
+def platform_of_interpreter() -> dict[str, str]:
+    """Return what machine code of an environment depends on."""
+    system, _, _, _, machine = os.uname()
+    abi = sysconfig.get_config_var("SOABI") or sys.implementation.cache_tag
+    return {"abi": str(abi), "system": system, "machine": machine}
+
+
+def base_interpreter() -> str:
+    """Return the interpreter outside of any virtual environment, as `venv` looks for it."""
+    executable = os.path.abspath(getattr(sys, "_base_executable", None) or sys.executable)
+    for candidate in (executable, os.path.realpath(executable)):
+        prefix = os.path.dirname(os.path.dirname(candidate))
+        if os.path.exists(os.path.join(prefix, "lib", _lib_folder(), "os.py")):
+            return candidate
+    return executable
+
+
+def compile_sources(folder: str, names: Iterable[str]) -> None:
+    """Compile the modules among some files, in children; what does not parse is left out.
+
+    Args:
+        folder: Where the files are.
+        names: Their paths in it.
+
+    Raises:
+        OSError: If bytecode cannot be written.
+    """
+    sources = [
+        os.path.join(folder, name)
+        for name in names
+        if name.endswith(".py")
+        and not name.startswith("prefix/")
+        and _TEST_FOLDERS.isdisjoint(name.split("/")[:-1])
+    ]
+    if not sources:
+        return
+    size = sum(os.stat(source).st_size for source in sources)
+    count = max(1, min(_cores(), size // _SOURCE_PER_CHILD, len(sources)))
+    # Neighbours in a folder are of like size; dealt out in turn, all children end together.
+    children = [_fork_compiler(sources[start::count]) for start in range(count)]
+    problem = 0
+    for child in children:
+        _, status = os.waitpid(child, 0)
+        problem = problem or os.waitstatus_to_exitcode(status)
+    if problem > 0:
+        raise OSError(problem, os.strerror(problem), folder)
+    if problem < 0:
+        raise OSError(errno.EINTR, f"compiling was stopped by signal {-problem}", folder)
+
+
+def build_environment(folder: str, final: str, stores: Sequence[str]) -> list[str]:
+    """Make a virtual environment of unpacked bundles.
+
+    Args:
+        folder: An empty folder, in which it is made.
+        final: Where it will be moved to; its scripts name that place.
+        stores: The unpacked bundles. Of two with the same file, the first counts.
+
+    Returns:
+        Notes for people.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    interpreter = base_interpreter()
+    site_packages = os.path.join(folder, "lib", _lib_folder(), "site-packages")
+    os.makedirs(site_packages, mode=0o700)
+    bin_folder = os.path.join(folder, "bin")
+    os.mkdir(bin_folder, 0o700)
+    os.symlink(interpreter, os.path.join(bin_folder, "python"))
+    for name in ("python3", f"python{sys.version_info.major}.{sys.version_info.minor}"):
+        os.symlink("python", os.path.join(bin_folder, name))
+    version = ".".join(str(part) for part in sys.version_info[:3])
+    _write(
+        os.path.join(folder, "pyvenv.cfg"),
+        f"home = {os.path.dirname(interpreter)}\n"
+        "include-system-site-packages = false\n"
+        f"version = {version}\n",
+    )
+    copied = 0
+    trees = []
+    for store in stores:
+        copied += _link_tree(os.path.join(store, "site-packages"), site_packages)
+        copied += _link_tree(os.path.join(store, "prefix"), folder)
+        source = os.path.join(store, "source")
+        if os.path.isdir(source):
+            trees.append(source)
+    if trees:
+        _write(os.path.join(site_packages, "afarm.pth"), "\n".join(trees) + "\n")
+    _name_interpreter(bin_folder, os.path.join(final, "bin", "python"))
+    return [f"{copied} files copied: hard links are not to be had"] if copied else []
+
+
+def make_read_only(folder: str) -> None:
+    """Let nothing be added to or removed from a folder and those below it."""
+    for parent, _, _ in os.walk(folder, topdown=False):
+        os.chmod(parent, 0o555)
+
+
+def remove_tree(folder: str) -> None:
+    """Remove a folder with read-only folders in it; another process may do the same."""
+    try:
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            found = list(entries)
+        for entry in found:
+            if entry.is_dir(follow_symlinks=False):
+                remove_tree(entry.path)
+            else:
+                os.unlink(entry.path)
+        os.rmdir(folder)
+    except FileNotFoundError:
+        return
+
+
+def _cores() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
+
+
+def _lib_folder() -> str:
+    return f"python{sys.version_info.major}.{sys.version_info.minor}"
+
+
+def _write(path: str, text: str) -> None:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape") as file:
+        file.write(text)
+
+
+def _fork_compiler(sources: Sequence[str]) -> int:
+    parent = os.getpid()
+    child = os.fork()
+    if child:
+        return child
+    code = errno.EIO
+    try:
+        die_with_parent(signal.SIGKILL, parent)
+        code = _compile_all(sources)
+    finally:
+        os._exit(code)
+
+
+def _compile_all(sources: Sequence[str]) -> int:
+    """Compile in this process; return 0, or the number of the error that stopped it."""
+    warnings.simplefilter("ignore")
+    folder = ""
+    for source in sources:
+        parent, name = os.path.split(source)
+        target = os.path.join(parent, "__pycache__")
+        try:
+            if parent != folder:
+                os.makedirs(target, mode=0o700, exist_ok=True)
+                folder = parent
+            compiled = os.path.join(target, f"{name[:-3]}.{sys.implementation.cache_tag}.pyc")
+            py_compile.compile(
+                source,
+                compiled,
+                doraise=True,
+                invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+            )
+            os.chmod(compiled, 0o444)
+        except OSError as exc:
+            return exc.errno or errno.EIO
+        except (py_compile.PyCompileError, ValueError, RecursionError, MemoryError):
+            continue  # a template, or a test of the parser: no call imports it
+    return 0
+
+
+def _link_tree(source: str, target: str) -> int:
+    """Link every file of a folder into another; return how many had to be copied."""
+    copied = 0
+    try:
+        with os.scandir(source) as entries:
+            found = list(entries)
+    except FileNotFoundError:
+        return 0
+    for entry in found:
+        there = os.path.join(target, entry.name)
+        if entry.is_dir(follow_symlinks=False):
+            if not os.path.isdir(there):
+                os.mkdir(there, 0o700)
+            copied += _link_tree(entry.path, there)
+            continue
+        try:
+            os.link(entry.path, there)
+        except FileExistsError:
+            continue
+        except OSError as exc:
+            if exc.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP):
+                raise
+            _copy(entry.path, there)
+            copied += 1
+    return copied
+
+
+def _copy(source: str, target: str) -> None:
+    with open(source, "rb") as old, open(target, "xb") as new:
+        while piece := old.read(1 << 20):
+            new.write(piece)
+        os.fchmod(new.fileno(), os.fstat(old.fileno()).st_mode & 0o777)
+
+
+def _name_interpreter(bin_folder: str, interpreter: str) -> None:
+    """Give console scripts, which bundles carry with ``#!python``, their interpreter."""
+    first = f"#!{interpreter}\n".encode("utf-8", "surrogateescape")
+    if len(first) > _LONGEST_SHEBANG:
+        # What pip writes: sh takes over, and for Python the second line is a string.
+        first = b"#!/bin/sh\n'''exec' \"" + first[2:-1] + b'" "$0" "$@"\n\' \'\'\'\n'
+    with os.scandir(bin_folder) as entries:
+        scripts = [entry.path for entry in entries if entry.is_file(follow_symlinks=False)]
+    for script in scripts:
+        with open(script, "rb") as file:
+            data = file.read()
+        if data.startswith(b"#!python\n"):
+            os.unlink(script)
+            with open(script, "xb") as file:
+                file.write(first + data[len(b"#!python\n") :])
+            os.chmod(script, 0o555)

@@ -1,0 +1,461 @@
+"""The node's cache: unpacked bundles by content, and the environments made of them.
+
+    ROOT/store/DIGEST/          one bundle: site-packages/, prefix/ or source/, manifest.json
+    ROOT/environments/NAME/     a virtual environment of hard links into the store
+
+Everything is made in a hidden folder beside its place and renamed when it is whole, so
+that a crash leaves nothing half-written in use. Locks (``flock``) lie on the folders
+themselves: exclusive while one is made or removed, shared (a *lease*) while it is in use,
+so that leases end with their process, and two farms can use one store.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterator, Sequence
+
+from ..resources import format_bytes
+from .build import (
+    base_interpreter,
+    build_environment,
+    compile_sources,
+    make_read_only,
+    remove_tree,
+)
+from .unpack import Unpacker, UnpackError
+
+DEFAULT_CAP = 10 << 30
+
+_HEXADECIMAL = frozenset("0123456789abcdef")
+
+
+class StoreError(Exception):
+    """Something cannot be stored or built: the message says why, and what to do."""
+
+
+def default_root(stated: str = "") -> str:
+    """Return the folder of caches and scratch directories on this node.
+
+    Args:
+        stated: What the user stated for the node, if anything.
+    """
+    return os.path.abspath(
+        stated or os.environ.get("AFARM_CACHE") or f"/var/tmp/afarm-{os.getuid()}"
+    )
+
+
+def environment_path(root: str, digest: str) -> str:
+    """Return where an environment lies, ready or not, for the interpreter that asks.
+
+    The interpreter is part of the name: two of them on one node each get their own.
+    """
+    interpreter = hashlib.sha256(os.fsencode(base_interpreter())).hexdigest()
+    return os.path.join(root, "environments", f"{digest}-{interpreter[:8]}")
+
+
+class Store:
+    """One process's view of the cache; what it has touched, it holds until `close`.
+
+    Args:
+        root: As `default_root`.
+        cap: Bytes above which what was used least recently goes; what is held stays.
+
+    Raises:
+        StoreError: If the folder cannot be used.
+    """
+
+    def __init__(self, root: str, cap: int = DEFAULT_CAP) -> None:
+        self.root = root
+        self._cap = cap
+        self._bundles = os.path.join(root, "store")
+        self._environments = os.path.join(root, "environments")
+        self._leases: dict[str, int] = {}
+        with self._explained():
+            _claim_folder(root)
+            for folder in (self._bundles, self._environments):
+                os.makedirs(folder, mode=0o700, exist_ok=True)
+        if os.statvfs(root).f_flag & getattr(os, "ST_NOEXEC", 0):
+            raise StoreError(
+                f"{root} is mounted noexec, so that no native library can be loaded from it; "
+                "name another folder with scratch="
+            )
+        for folder in (self._bundles, self._environments):
+            _remove_leftovers(folder)
+        self.trim()
+
+    def close(self) -> None:
+        """Let go of everything."""
+        for lease in self._leases.values():
+            os.close(lease)
+        self._leases.clear()
+
+    def has(self, digest: str) -> bool:
+        """Return whether a bundle is there; if so, it stays until `close`."""
+        return self._hold(self.bundle_path(digest))
+
+    def bundle_path(self, digest: str) -> str:
+        """Return where a bundle lies, there or not.
+
+        Raises:
+            StoreError: If that is no digest.
+        """
+        if len(digest) != 64 or not _HEXADECIMAL.issuperset(digest):
+            raise StoreError(f"{digest!r} is not the digest of a bundle")
+        return os.path.join(self._bundles, digest)
+
+    def environment_path(self, digest: str) -> str:
+        """Return where an environment lies, ready or not."""
+        return environment_path(self.root, digest)
+
+    def begin(self, digest: str, size: int) -> StoreWriter:
+        """Return a writer for a bundle of so many bytes.
+
+        Raises:
+            StoreError: If there is no room, or the folder cannot be written.
+        """
+        path = self.bundle_path(digest)
+        # Bytecode and folders come on top: measured, a fifth for sources alone.
+        needed = size + size // 4 + (1 << 20)
+        self.trim(room=needed)
+        free = _free(self.root)
+        if free < needed:
+            raise StoreError(
+                f"{self.root} has {format_bytes(free)} free and a bundle needs "
+                f"{format_bytes(needed)}: make room, or name another folder with scratch="
+            )
+        with self._explained():
+            folder, lock = _make_hidden(path)
+        return StoreWriter(self, digest, size, folder, lock)
+
+    def environment(self, digest: str, bundles: Sequence[str]) -> tuple[str, list[str]]:
+        """Return the path of an environment, built now unless it is there, and notes.
+
+        Args:
+            digest: Its name.
+            bundles: The digests of its bundles, all of which must be there.
+
+        Raises:
+            StoreError: If a bundle is absent, or the environment cannot be written.
+        """
+        for bundle in bundles:
+            if not self.has(bundle):
+                raise StoreError(f"the bundle {bundle[:12]} is not in the store")
+        path = self.environment_path(digest)
+        if self._hold(path):
+            return path, []
+        stores = [self.bundle_path(bundle) for bundle in bundles]
+        with self._explained():
+            folder, lock = _make_hidden(path)
+            try:
+                notes = build_environment(folder, path, stores)
+                _write_manifest(folder, {"bundles": list(bundles)})
+                make_read_only(folder)
+                self.publish(folder, path, lock)
+            except BaseException:
+                os.close(lock)
+                remove_tree(folder)
+                raise
+        return path, notes
+
+    def publish(self, folder: str, path: str, lock: int) -> None:
+        """Move what is whole to its place and hold it; if another was faster, take that one.
+
+        Raises:
+            OSError: If it cannot be moved.
+        """
+        try:
+            os.rename(folder, path)
+        except OSError as exc:
+            if exc.errno not in (errno.EEXIST, errno.ENOTEMPTY):
+                raise
+            if not self._hold(path):
+                raise  # removed between the two: as good as a full disk
+            os.close(lock)
+            remove_tree(folder)
+            return
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        self._leases[path] = lock
+
+    def trim(self, room: int = 0) -> None:
+        """Remove bundles used least recently, until there is room below the cap and on the disk.
+
+        Args:
+            room: Bytes that are to be written next.
+        """
+        found = sorted(_listed(self._bundles))
+        total = sum(size for _, _, size in found)
+        for _, name, size in found:
+            if total + room <= self._cap and _free(self.root) >= room:
+                return
+            path = os.path.join(self._bundles, name)
+            if path in self._leases or _in_use(path):
+                continue
+            # Links keep the bytes of a bundle: the environments made of it go with it.
+            for environment in _environments_with(self._environments, name):
+                _remove_unused(os.path.join(self._environments, environment))
+            if _remove_unused(path):
+                total -= size
+
+    def _hold(self, path: str) -> bool:
+        if path in self._leases:
+            return True
+        while True:
+            try:
+                lease = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                return False
+            # Held exclusively for the moment of a rename only.
+            _flock(lease, fcntl.LOCK_SH)
+            if _is_still(lease, path):
+                break
+            os.close(lease)
+        self._leases[path] = lease
+        with contextlib.suppress(PermissionError):
+            os.utime(path)  # who used it last
+        return True
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Say in the user's terms why something cannot be written."""
+        try:
+            yield
+        except OSError as exc:
+            raise StoreError(explain(exc, self.root)) from exc
+
+
+class StoreWriter:
+    """A bundle that is arriving. Made by `Store.begin`."""
+
+    def __init__(self, store: Store, digest: str, size: int, folder: str, lock: int) -> None:
+        self._store = store
+        self._digest = digest
+        self._left = size
+        self._folder: str | None = folder
+        self._lock = lock
+        self._hash = hashlib.sha256()
+        self._unpacker = Unpacker(folder)
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes.
+
+        Raises:
+            StoreError: If they are not part of a bundle, or cannot be written. The
+                writer is of no use after that; nothing stays on the disk.
+        """
+        if self._folder is None:
+            raise StoreError("the bundle was given up")
+        try:
+            self._left -= len(data)
+            if self._left < 0:
+                raise UnpackError("more bytes came than were announced")
+            self._hash.update(data)
+            self._unpacker.feed(data)
+        except (UnpackError, OSError) as exc:
+            self.abort()
+            raise self._failure(exc) from exc
+
+    def commit(self) -> None:
+        """Verify what came, compile it, and put it in its place.
+
+        Raises:
+            StoreError: If it is not what its digest says, or cannot be written.
+                Nothing stays on the disk.
+        """
+        if self._folder is None:
+            raise StoreError("the bundle was given up")
+        folder = self._folder
+        try:
+            if self._left:
+                raise UnpackError(f"{self._left} bytes of it did not come")
+            if self._hash.hexdigest() != self._digest:
+                raise UnpackError("its bytes are not those that its digest names")
+            self._unpacker.close()
+            compile_sources(folder, self._unpacker.names)
+            _write_manifest(folder, {"size": _disk_usage(folder)})
+            make_read_only(folder)
+            self._store.publish(folder, self._store.bundle_path(self._digest), self._lock)
+            self._folder = None
+        except (UnpackError, OSError) as exc:
+            self.abort()
+            raise self._failure(exc) from exc
+
+    def abort(self) -> None:
+        """Give it up and remove what was written."""
+        if self._folder is None:
+            return
+        folder, self._folder = self._folder, None
+        self._unpacker.abort()
+        os.close(self._lock)
+        remove_tree(folder)
+
+    def _failure(self, exc: UnpackError | OSError) -> StoreError:
+        if isinstance(exc, OSError):
+            return StoreError(explain(exc, self._store.root))
+        return StoreError(f"the bundle {self._digest[:12]} did not arrive as it was sent: {exc}")
+
+
+def explain(exc: OSError, root: str) -> str:
+    """Return what an error of the file system means for the user and what to do."""
+    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"no room in {root} ({format_bytes(_free(root))} free): make room, "
+            "or name another folder with scratch="
+        )
+    if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        return f"cannot write into {root}: {exc}; name another folder with scratch="
+    return f"cannot use {root}: {exc}"
+
+
+def _claim_folder(root: str) -> None:
+    """Make the folder if need be; it must be this user's, and closed to writers."""
+    os.makedirs(os.path.dirname(root) or ".", exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(root, 0o700)
+    status = os.lstat(root)  # a link in a folder that all may write to is anybody's
+    if stat.S_ISLNK(status.st_mode) and not os.stat(os.path.dirname(root)).st_mode & stat.S_IWOTH:
+        status = os.stat(root)
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise StoreError(f"{root} is not a folder of this user; name another with scratch=")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise StoreError(f"{root} can be written by others; chmod go-w {root}")
+
+
+def _make_hidden(path: str) -> tuple[str, int]:
+    """Make a hidden folder beside ``path``; return it with the exclusive lock on it."""
+    parent, name = os.path.split(path)
+    for count in range(1000):
+        folder = os.path.join(parent, f".{name}.{os.getpid()}.{count}")
+        try:
+            os.mkdir(folder, 0o700)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileExistsError, FileNotFoundError):
+            continue  # another thread's, or taken for a leftover before it was locked
+        _flock(lock, fcntl.LOCK_EX)
+        if _is_still(lock, folder):
+            return folder, lock
+        os.close(lock)
+    raise OSError(errno.EEXIST, "no name is free", parent)
+
+
+def _remove_leftovers(parent: str) -> None:
+    """Remove the hidden folders of processes that are gone."""
+    with os.scandir(parent) as entries:
+        hidden = [entry.path for entry in entries if entry.name.startswith(".")]
+    for folder in hidden:
+        lock = _lock_exclusively(folder)
+        if lock is not None:
+            remove_tree(folder)
+            os.close(lock)
+
+
+def _remove_unused(path: str) -> bool:
+    """Remove a bundle or environment unless somebody holds it."""
+    lock = _lock_exclusively(path)
+    if lock is None:
+        return False
+    parent, name = os.path.split(path)
+    trash = os.path.join(parent, f".{name}.{os.getpid()}.trash")
+    try:
+        os.rename(path, trash)
+    finally:
+        os.close(lock)
+    remove_tree(trash)
+    return True
+
+
+def _in_use(path: str) -> bool:
+    lock = _lock_exclusively(path)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _lock_exclusively(path: str) -> int | None:
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # Held; or a file system without locks (some NFS), where nothing is ever removed.
+        os.close(lock)
+        return None
+    if not _is_still(lock, path):
+        os.close(lock)
+        return None
+    return lock
+
+
+def _flock(handle: int, operation: int) -> None:
+    """Lock, where the file system can: without locks nothing is removed, so nothing is lost."""
+    try:
+        fcntl.flock(handle, operation)
+    except OSError as exc:
+        if exc.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+            raise
+
+
+def _is_still(handle: int, path: str) -> bool:
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(handle))
+
+
+def _write_manifest(folder: str, content: dict[str, object]) -> None:
+    path = os.path.join(folder, "manifest.json")
+    with open(path, "w") as file:
+        json.dump(content, file)
+    os.chmod(path, 0o444)
+
+
+def _read_manifest(folder: str) -> dict[str, object]:
+    try:
+        with open(os.path.join(folder, "manifest.json")) as file:
+            content = json.load(file)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _listed(parent: str) -> Iterator[tuple[float, str, int]]:
+    """Yield when each bundle was last used, its name and its size."""
+    with os.scandir(parent) as entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                size = _read_manifest(entry.path).get("size", 0)
+                with contextlib.suppress(FileNotFoundError):
+                    yield entry.stat().st_mtime, entry.name, size if isinstance(size, int) else 0
+
+
+def _environments_with(parent: str, bundle: str) -> list[str]:
+    with os.scandir(parent) as entries:
+        names = [entry.name for entry in entries if not entry.name.startswith(".")]
+    found = []
+    for name in names:
+        bundles = _read_manifest(os.path.join(parent, name)).get("bundles", ())
+        if isinstance(bundles, list) and bundle in bundles:
+            found.append(name)
+    return found
+
+
+def _disk_usage(folder: str) -> int:
+    total = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            total += os.lstat(os.path.join(parent, name)).st_blocks * 512
+    return total
+
+
+def _free(path: str) -> int:
+    status = os.statvfs(path)
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,309 @@
+"""The process that receives bundles and builds environments, so that the agent never waits.
+
+It reads frames from descriptor 0 and answers on descriptor 1:
+
+    Environment     answered at once with `Stored` or `Lost(reason="absent")` for each of its
+                    bundles, and with `EnvironmentState` as soon as all of them are there
+    Blob, bulk      a bundle; answered with `Credit` as it is consumed, and then with `Stored`,
+                    or with `Lost` and the reason
+    Forget          a bundle that will not be sent to its end
+    Stop, the end   it exits; what it held may be removed
+
+What it has answered for stays in the store until it exits. If a bundle was refused, the
+environments that wait for it get their `EnvironmentState` with the problem; a new
+`Environment` message begins anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from .._wire.frames import Fragment, FrameReader
+from .._wire.messages import (
+    TO_AGENT,
+    Blob,
+    Credit,
+    Environment,
+    EnvironmentState,
+    Forget,
+    Lost,
+    Message,
+    Stop,
+    Stored,
+    decode,
+    encode,
+)
+from ..errors import RemoteProtocolError
+from .build import platform_of_interpreter
+from .store import DEFAULT_CAP, Store, StoreError, StoreWriter, default_root, explain
+from .system import die_with_parent
+
+_Answer: TypeAlias = Credit | EnvironmentState | Lost | Stored
+
+# Consumed bytes are told in steps: a sender has 4 MiB of credit for each subject.
+_CREDIT_STEP = 1 << 20
+
+_READ = 1 << 18
+
+
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """An environment that somebody waits for."""
+
+    environment: int
+    digest: str
+    bundles: dict[int, str]  # blob to digest
+
+
+class _Arrival:
+    """A blob on its way; without a writer, its bytes are let go."""
+
+    def __init__(self, blob: Blob, writer: StoreWriter | None) -> None:
+        self.blob = blob.blob
+        self.digest = blob.digest
+        self.left = blob.size
+        self.uncredited = 0
+        self.writer = writer
+
+
+class Storekeeper:
+    """Answers messages; sans-IO but for the store itself.
+
+    Args:
+        store: Where bundles go.
+    """
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._wanted: list[_Wanted] = []
+        self._arrivals: dict[int, _Arrival] = {}
+        self._answers: list[_Answer] = []
+
+    def handle(self, message: Message) -> list[_Answer]:
+        """Return the answers to a message.
+
+        Raises:
+            RemoteProtocolError: If it makes no sense here.
+        """
+        if isinstance(message, Environment):
+            self._begin_environment(message)
+        elif isinstance(message, Blob):
+            self._begin_blob(message)
+        elif isinstance(message, Forget):
+            arrival = self._arrivals.get(message.blob)
+            if arrival is not None:
+                self._give_up(arrival)
+                del self._arrivals[message.blob]
+        else:
+            raise RemoteProtocolError(f"a storekeeper was sent {type(message).__name__}")
+        return self._drain()
+
+    def fragment(self, subject: int, data: memoryview) -> list[_Answer]:
+        """Return the answers to some bytes of a blob.
+
+        Raises:
+            RemoteProtocolError: If no such blob was announced.
+        """
+        arrival = self._arrivals.get(subject)
+        if arrival is None:
+            raise RemoteProtocolError(f"bytes of the blob {subject}, which was not announced")
+        arrival.left -= len(data)
+        if arrival.left < 0:
+            raise RemoteProtocolError(f"more bytes of the blob {subject} than were announced")
+        if arrival.writer is not None:
+            try:
+                arrival.writer.write(data)
+            except StoreError as exc:
+                self._refuse(arrival, str(exc))
+        arrival.uncredited += len(data)
+        if arrival.uncredited >= _CREDIT_STEP:
+            self._answers.append(Credit(subject, arrival.uncredited))
+            arrival.uncredited = 0
+        if not arrival.left:
+            self._finish(arrival)
+        return self._drain()
+
+    def close(self) -> None:
+        """Give up what is on its way, and let go of the store."""
+        for arrival in self._arrivals.values():
+            self._give_up(arrival)
+        self._store.close()
+
+    def _drain(self) -> list[_Answer]:
+        answers, self._answers = self._answers, []
+        return answers
+
+    def _begin_environment(self, message: Environment) -> None:
+        try:
+            wanted, problem = _read_description(message)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise RemoteProtocolError(
+                f"the description of environment {message.environment} is malformed: {exc!r}"
+            ) from exc
+        if problem:
+            self._answers.append(EnvironmentState(message.environment, problem, ""))
+            return
+        for blob, digest in wanted.bundles.items():
+            try:
+                there = self._store.has(digest)
+            except (StoreError, OSError) as exc:
+                self._answers.append(EnvironmentState(message.environment, str(exc), ""))
+                return
+            self._answers.append(Stored(blob) if there else Lost(blob, "absent"))
+        self._wanted = [w for w in self._wanted if w.environment != wanted.environment]
+        self._wanted.append(wanted)
+        self._build_ready()
+
+    def _begin_blob(self, blob: Blob) -> None:
+        if blob.blob in self._arrivals:
+            raise RemoteProtocolError(f"the blob {blob.blob} is announced twice")
+        arrival = self._arrivals[blob.blob] = _Arrival(blob, None)
+        try:
+            # Another farm's storekeeper may have been faster.
+            if not self._store.has(blob.digest):
+                arrival.writer = self._store.begin(blob.digest, blob.size)
+        except (StoreError, OSError) as exc:
+            self._refuse(arrival, str(exc))
+        if not arrival.left:
+            self._finish(arrival)
+
+    def _finish(self, arrival: _Arrival) -> None:
+        """Answer for a blob whose last byte has come."""
+        del self._arrivals[arrival.blob]
+        if arrival.uncredited:
+            self._answers.append(Credit(arrival.blob, arrival.uncredited))
+        if arrival.writer is not None:
+            try:
+                arrival.writer.commit()
+            except StoreError as exc:
+                self._refuse(arrival, str(exc))
+                return
+        if self._holds(arrival.digest):
+            self._answers.append(Stored(arrival.blob))
+            self._build_ready()
+
+    def _refuse(self, arrival: _Arrival, reason: str) -> None:
+        """Say that a blob cannot be had; what of it is still to come is let go."""
+        self._give_up(arrival)
+        self._answers.append(Lost(arrival.blob, reason))
+        waiting = [w for w in self._wanted if arrival.digest in w.bundles.values()]
+        for wanted in waiting:
+            self._wanted.remove(wanted)
+            self._answers.append(EnvironmentState(wanted.environment, reason, ""))
+
+    def _give_up(self, arrival: _Arrival) -> None:
+        if arrival.writer is not None:
+            arrival.writer.abort()
+            arrival.writer = None
+
+    def _holds(self, digest: str) -> bool:
+        try:
+            return self._store.has(digest)
+        except StoreError:
+            return False  # not a digest: it was refused when it was announced
+
+    def _build_ready(self) -> None:
+        for wanted in list(self._wanted):
+            bundles = list(wanted.bundles.values())
+            if not all(self._store.has(digest) for digest in bundles):
+                continue
+            self._wanted.remove(wanted)
+            problem = ""
+            notes: list[str] = []
+            try:
+                _, notes = self._store.environment(wanted.digest, bundles)
+            except StoreError as exc:
+                problem = str(exc)
+            self._answers.append(EnvironmentState(wanted.environment, problem, "; ".join(notes)))
+
+
+def _read_description(message: Environment) -> tuple[_Wanted, str]:
+    """Return what an environment is made of, and why it cannot be used here, if so."""
+    description = json.loads(message.description)
+    bundles = {int(b["blob"]): str(b["digest"]) for b in description["bundles"]}
+    wanted = _Wanted(message.environment, str(description["digest"]), bundles)
+    if not wanted.digest.isalnum():
+        raise ValueError(f"{wanted.digest!r} is not a digest")
+    built_for = description.get("platform")
+    here = platform_of_interpreter()
+    if built_for is None or built_for == here:
+        return wanted, ""
+    return wanted, (
+        f"this node is {here['system']} {here['machine']} with {here['abi']}; the "
+        f"environment holds machine code for {built_for['system']} {built_for['machine']} "
+        f"with {built_for['abi']}: use nodes of that kind, or name a matching interpreter "
+        "with python="
+    )
+
+
+def serve(keeper: Storekeeper, source: int, sink: int, leftover: bytes = b"") -> None:
+    """Read frames from one descriptor and answer on the other, until the end of input.
+
+    Raises:
+        RemoteProtocolError: If what arrives makes no sense.
+    """
+    reader = FrameReader(TO_AGENT)
+    data = leftover
+    while True:
+        answers: list[_Answer] = []
+        for part in reader.feed(data):
+            if isinstance(part, Fragment):
+                answers += keeper.fragment(part.subject, part.data)
+                continue
+            message = decode(part)
+            if isinstance(message, Stop):
+                return
+            answers += keeper.handle(message)
+            if answers:
+                # Building takes its time: what is known is told before the next message.
+                _write(sink, answers)
+                answers = []
+        _write(sink, answers)
+        data = os.read(source, _READ)
+        if not data:
+            return
+
+
+def main(leftover: bytes = b"") -> None:
+    """Serve on descriptors 0 and 1. Arguments: the role, the store's folder, its cap in bytes."""
+    with contextlib.suppress(AttributeError):
+        die_with_parent(signal.SIGKILL, os.getppid())
+    _raise_descriptor_limit()
+    sink = os.dup(1)
+    os.dup2(2, 1)  # whatever prints must not print into the frames
+    arguments = sys.argv[2:]
+    root = default_root(arguments[0] if arguments else "")
+    cap = int(arguments[1]) if len(arguments) > 1 else DEFAULT_CAP
+    try:
+        keeper = Storekeeper(Store(root, cap))
+    except OSError as exc:
+        sys.exit(explain(exc, root))
+    except StoreError as exc:
+        sys.exit(str(exc))
+    try:
+        serve(keeper, 0, sink, leftover)
+    except BrokenPipeError:
+        return  # the agent is gone
+    finally:
+        keeper.close()
+
+
+def _write(sink: int, answers: list[_Answer]) -> None:
+    view = memoryview(b"".join(encode(answer) for answer in answers))
+    while view:
+        view = view[os.write(sink, view) :]
+
+
+def _raise_descriptor_limit() -> None:
+    """Each bundle in use takes a descriptor for its lease."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

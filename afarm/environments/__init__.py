@@ -1,0 +1,19 @@
+"""Which software a function needs, and its bundles for nodes that do not have it."""
+
+from .bundle import Bundle, pack
+from .dependencies import Dependencies, analyze
+from .environment import Environment
+from .files import SourceTree
+from .installed import Distribution
+from .scan import Import
+
+__all__ = [
+    "Bundle",
+    "Dependencies",
+    "Distribution",
+    "Environment",
+    "Import",
+    "SourceTree",
+    "analyze",
+    "pack",
+]

@@ -1,0 +1,98 @@
+"""The interpreter and distributions that a function needs, as one value with a digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .._agent.build import platform_of_interpreter
+from .bundle import Bundle, pack
+from .dependencies import Dependencies
+from .files import SourceTree
+from .installed import Distribution
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What a template runs with. Hashable: equal environments are the same environment.
+
+    Attributes:
+        digest: Names its content; where it is shipped, also its folder on a node.
+        preload: Modules for the template to import ahead of the calls.
+        bundles: What a node must have; empty where it is in place.
+        is_in_place: It is this interpreter with its search path, for nodes of this machine.
+        path: Where it is in place, the search path.
+    """
+
+    digest: str
+    preload: tuple[str, ...]
+    bundles: tuple[Bundle, ...] = ()
+    is_in_place: bool = False
+    path: tuple[str, ...] = ()
+
+    @classmethod
+    def in_place(cls, preload: tuple[str, ...] = ()) -> Environment:
+        """Return this process's own interpreter and search path."""
+        path = tuple(dict.fromkeys(os.path.abspath(entry) for entry in sys.path))
+        text = "\0".join([sys.executable, *path])
+        digest = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+        return cls(digest, preload, is_in_place=True, path=path)
+
+    @classmethod
+    def shipped(cls, dependencies: Dependencies, *, cache: Path | None = None) -> Environment:
+        """Return the environment of a function's dependencies, packed. Blocks: disk, hashing.
+
+        Args:
+            dependencies: What `analyze` found.
+            cache: Where packed bundles are kept; default: `cache_folder`.
+
+        Raises:
+            DependencyError: If something is missing that the function cannot do without,
+                or cannot be packed.
+        """
+        dependencies.check()
+        contents: list[Distribution | SourceTree] = [*dependencies.distributions]
+        contents += dependencies.local
+        bundles = tuple(pack(content, cache) for content in contents if content.files)
+        text = "\n".join([platform_of_interpreter()["abi"], *(b.digest for b in bundles)])
+        return cls(hashlib.sha256(text.encode()).hexdigest(), dependencies.preload, bundles)
+
+    def describe(self, blob_ids: Mapping[str, int]) -> str:
+        """Return the description for a node, as JSON.
+
+        Args:
+            blob_ids: The number of each bundle's blob on the connection, by digest.
+        """
+        if self.is_in_place:
+            return json.dumps(
+                {
+                    "in_place": True,
+                    "executable": sys.executable,
+                    "path": self.path,
+                    "preload": self.preload,
+                }
+            )
+        bundles = [
+            {
+                "blob": blob_ids[bundle.digest],
+                "digest": bundle.digest,
+                "kind": bundle.kind,
+                "name": bundle.name,
+                "size": bundle.size,
+            }
+            for bundle in self.bundles
+        ]
+        description: dict[str, object] = {
+            "in_place": False,
+            "bundles": bundles,
+            "digest": self.digest,
+            "preload": self.preload,
+        }
+        if any(bundle.native for bundle in self.bundles):
+            description["platform"] = platform_of_interpreter()
+        return json.dumps(description)

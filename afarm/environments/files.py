@@ -1,0 +1,197 @@
+"""Which files a distribution or a source tree consists of, and what each is called in its bundle.
+
+In a bundle, ``site-packages/`` holds what is imported from there, ``prefix/`` what lies
+beside it (``bin/``, ``share/``), and ``source/`` the user's own modules.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import Distribution as Metadata
+from pathlib import PurePosixPath
+
+from ..resources import format_bytes
+from .modules import real_folder
+
+# Data sets and checkpoints that lie beside the code are not part of it; who wants such a
+# file on the node passes it to the call.
+LARGEST_SOURCE = 50 << 20
+
+_PREFIX_FOLDERS = frozenset({"bin", "etc", "include", "lib", "libexec", "man", "share"})
+
+# Written at installation, different from machine to machine, and of no use on a node.
+_INSTALLERS_OWN = frozenset({"INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json"})
+
+NATIVE_SUFFIXES = (".so", ".dylib", ".pyd")
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file of a bundle.
+
+    Attributes:
+        name: Its path in the bundle, with forward slashes.
+        path: Where it lies here.
+        size: Bytes.
+        mtime_ns: Its time stamp: with the size, how a change is noticed.
+        executable: Whether its owner may execute it.
+    """
+
+    name: str
+    path: str
+    size: int
+    mtime_ns: int
+    executable: bool
+
+    @property
+    def native(self) -> bool:
+        """Whether it is machine code, which a node of another kind cannot use."""
+        base = os.path.basename(self.name)
+        return base.endswith(NATIVE_SUFFIXES) or ".so." in base
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTree:
+    """A module or a package of the user's own, which travels as it lies on the disk.
+
+    Attributes:
+        name: What it is called on the node: ``helpers.py`` or ``mypackage``.
+        root: The module's file or the package's folder here.
+        files: All of it, but hidden files and bytecode.
+        left_out: Files that are too large to travel with code, each with its size.
+    """
+
+    name: str
+    root: str
+    files: tuple[File, ...]
+    left_out: tuple[str, ...]
+
+    @property
+    def bytes(self) -> int:
+        """The size of the files together."""
+        return sum(file.size for file in self.files)
+
+
+def recorded_paths(metadata: Metadata) -> list[str]:
+    """Return the paths a distribution's own record lists, relative to its folder."""
+    record = metadata.read_text("RECORD")
+    if record is not None:
+        return [row[0] for row in csv.reader(record.splitlines()) if row]
+    files = metadata.files
+    if files is not None:
+        return [str(file) for file in files]
+    return list(_unrecorded(metadata))
+
+
+def base_folder(metadata: Metadata) -> str:
+    """Return the folder that a distribution's recorded paths start from."""
+    return real_folder(os.path.abspath(str(metadata.locate_file(""))))
+
+
+def distribution_files(metadata: Metadata, *, editable: bool) -> tuple[File, ...]:
+    """Return the files of an installed distribution, sorted by name.
+
+    Bytecode is left out (the node compiles), and so is what the installer wrote for
+    itself. Of an editable one only its metadata is taken: the code is a source tree.
+    """
+    base = base_folder(metadata)
+    found: dict[str, File] = {}
+    for path in recorded_paths(metadata):
+        name = _name_in_bundle(path)
+        if name is None or (editable and ".dist-info/" not in name):
+            continue
+        file = _file(name, os.path.normpath(os.path.join(base, path)))
+        if file is not None:
+            found[name] = file
+    return tuple(found[name] for name in sorted(found))
+
+
+def source_tree(root: str, name: str) -> SourceTree:
+    """Return a source tree with its files as they are now, sorted by name.
+
+    Args:
+        root: A module's file, or a package's folder.
+        name: What it is called on the node, where ``source/`` is on the path.
+    """
+    if os.path.isfile(root):
+        file = _file(f"source/{name}", root)
+        return SourceTree(name, root, (file,) if file else (), ())
+    left_out: list[str] = []
+    found: list[File] = []
+    for path, relative in _walk(root):
+        file = _file(f"source/{name}/{relative}", path)
+        if file is None:
+            continue
+        if file.size > LARGEST_SOURCE:
+            left_out.append(f"{path} ({format_bytes(file.size)})")
+        else:
+            found.append(file)
+    found.sort(key=lambda file: file.name)
+    return SourceTree(name, root, tuple(found), tuple(left_out))
+
+
+def _walk(root: str) -> Iterator[tuple[str, str]]:
+    """Yield path and relative path of each file; links to folders are followed once."""
+    pending = [(root, "")]
+    seen: set[str] = set()
+    while pending:
+        folder, relative = pending.pop()
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", "~")):
+                    continue
+                if not entry.is_dir():
+                    yield entry.path, relative + name
+                elif not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
+                    pending.append((entry.path, f"{relative}{name}/"))
+
+
+def _file(name: str, path: str) -> File | None:
+    try:
+        status = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # removed since it was installed, or a link that leads nowhere
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    return File(name, path, status.st_size, status.st_mtime_ns, bool(status.st_mode & stat.S_IXUSR))
+
+
+def _name_in_bundle(recorded: str) -> str | None:
+    path = PurePosixPath(recorded.replace(os.sep, "/"))
+    if path.suffix == ".pyc" or "__pycache__" in path.parts or path.is_absolute():
+        return None
+    if (
+        len(path.parts) > 1
+        and path.parts[-2].endswith(".dist-info")
+        and (path.name in _INSTALLERS_OWN)
+    ):
+        return None
+    parts = path.parts
+    if parts[0] != "..":
+        return f"site-packages/{path}" if ".." not in parts else None
+    inner = [part for part in parts if part != ".."]
+    if not inner or inner[0] not in _PREFIX_FOLDERS or ".." in parts[len(parts) - len(inner) :]:
+        return None
+    return "prefix/" + "/".join(inner)
+
+
+def _unrecorded(metadata: Metadata) -> Iterator[str]:
+    """Yield the files of a distribution that some package manager installed without a record."""
+    base = base_folder(metadata)
+    tops = (metadata.read_text("top_level.txt") or metadata.metadata["Name"]).split()
+    for top in tops:
+        folder = os.path.join(base, top)
+        if os.path.isdir(folder):
+            for _, relative in _walk(folder):
+                yield f"{top}/{relative}"
+        elif os.path.isfile(f"{folder}.py"):
+            yield f"{top}.py"

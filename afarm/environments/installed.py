@@ -1,0 +1,169 @@
+"""What is installed here: distributions by name, the owner of a file, what requires what."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import Distribution as Metadata
+from importlib.metadata import distributions
+from urllib.parse import unquote, urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import NormalizedName, canonicalize_name
+
+from .files import File, base_folder, distribution_files, recorded_paths
+from .modules import real_folder
+
+
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """An installed distribution.
+
+    Attributes:
+        name: As its author spells it.
+        version: As it was installed.
+        files: What of it travels; of an editable one only the metadata.
+    """
+
+    name: str
+    version: str
+    files: tuple[File, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Their size together."""
+        return sum(file.size for file in self.files)
+
+
+class Installed:
+    """The distributions on a search path, read once.
+
+    Args:
+        path: As `sys.path`; of two distributions with one name, the first counts.
+    """
+
+    def __init__(self, path: Sequence[str]) -> None:
+        self._by_name: dict[NormalizedName, Metadata] = {}
+        self._owners: dict[str, str] = {}
+        self._described: dict[str, Distribution] = {}
+        self._editable: dict[str, str] = {}  # folder of the project -> distribution
+        for metadata in distributions(path=list(path)):
+            name = metadata.metadata["Name"]
+            if name:
+                self._by_name.setdefault(canonicalize_name(name), metadata)
+        for key, metadata in self._by_name.items():
+            project = _editable_project(metadata)
+            if project is not None:
+                self._editable[project] = key
+                continue
+            base = base_folder(metadata)
+            for recorded in recorded_paths(metadata):
+                if not recorded.startswith((".", "/")):
+                    # The first to list a file owns it, as it does on the path.
+                    self._owners.setdefault(f"{base}/{recorded}", key)
+
+    def owner(self, file: str) -> str | None:
+        """Return the name of the distribution that installed a file."""
+        return self._owners.get(file)
+
+    def editable_owner(self, file: str) -> str | None:
+        """Return the name of the editable distribution in whose project a file lies."""
+        for project, name in self._editable.items():
+            if file.startswith(project + os.sep):
+                return name
+        return None
+
+    def is_editable(self, name: str) -> bool:
+        """Return whether a distribution is installed as a link to its project."""
+        return name in self._editable.values()
+
+    def __contains__(self, name: str) -> bool:
+        return canonicalize_name(name) in self._by_name
+
+    def describe(self, name: str) -> Distribution:
+        """Return a distribution and its files, which are looked at once.
+
+        Raises:
+            KeyError: If it is not installed.
+        """
+        key = canonicalize_name(name)
+        described = self._described.get(key)
+        if described is None:
+            metadata = self._by_name[key]
+            files = distribution_files(metadata, editable=self.is_editable(key))
+            described = Distribution(metadata.metadata["Name"], metadata.version, files)
+            self._described[key] = described
+        return described
+
+    def closure(self, roots: Iterable[Requirement]) -> list[NormalizedName]:
+        """Return the names of all that the roots require, themselves included, sorted.
+
+        What a requirement names and is not installed is left out: it is missing here
+        too, and the function works here.
+        """
+        pending = [(canonicalize_name(root.name), frozenset(root.extras)) for root in roots]
+        seen: set[tuple[NormalizedName, str]] = set()
+        while pending:
+            name, extras = pending.pop()
+            metadata = self._by_name.get(name)
+            if metadata is None:
+                continue
+            for extra in ("", *extras):
+                if (name, extra) not in seen:
+                    seen.add((name, extra))
+                    pending.extend(_required(metadata, extra))
+        return sorted({name for name, _ in seen})
+
+
+def _required(metadata: Metadata, extra: str) -> Iterator[tuple[NormalizedName, frozenset[str]]]:
+    for line in metadata.requires or ():
+        try:
+            requirement = Requirement(line)
+        except InvalidRequirement:
+            continue  # written before PEP 508; pip leaves such lines out as well
+        marker = requirement.marker
+        # A requirement without an extra in its marker belongs to the distribution itself.
+        if marker is None:
+            wanted = not extra
+        elif extra:
+            wanted = marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+        else:
+            wanted = marker.evaluate({"extra": ""})
+        if wanted:
+            yield canonicalize_name(requirement.name), frozenset(requirement.extras)
+
+
+def _editable_project(metadata: Metadata) -> str | None:
+    text = metadata.read_text("direct_url.json")
+    if not text:
+        return None
+    try:
+        origin = json.loads(text)
+        editable = origin["dir_info"]["editable"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return real_folder(unquote(urlsplit(origin["url"]).path)) if editable is True else None
+
+
+_lock = threading.Lock()
+_latest: tuple[tuple[tuple[str, int], ...], Installed] | None = None
+
+
+def installed(path: Sequence[str]) -> Installed:
+    """Return what is installed on a search path; read again when one of its folders changed."""
+    global _latest
+    stamp = tuple((folder, _mtime(folder)) for folder in path)
+    with _lock:
+        if _latest is None or _latest[0] != stamp:
+            _latest = (stamp, Installed(path))
+        return _latest[1]
+
+
+def _mtime(folder: str) -> int:
+    try:
+        return os.stat(folder or os.curdir).st_mtime_ns
+    except OSError:
+        return 0

@@ -1,0 +1,207 @@
+"""Imported names to what provides them: distributions, and the user's own modules.
+
+A module is the user's own when no distribution lists its file and it is not part of
+the standard library: beside the main script, on PYTHONPATH, an editable install. What
+such a module imports is needed as well, and is read from its source.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import CodeType
+
+from packaging.requirements import Requirement
+
+from .bytecode import read_code
+from .files import SourceTree, source_tree
+from .installed import Distribution, Installed
+from .modules import Located, is_in_standard_library, is_standard, locate
+from .scan import Import, absolute
+
+# The agent's modules are in place under this name before any import of the user's.
+_STREAMED = "afarm"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """What the imports of a function come to.
+
+    Attributes:
+        modules: Every import that was seen, the standard library's left out.
+        distributions: What is installed and needed, with all it requires.
+        local: The user's own modules and packages.
+        missing: Imports that nothing here provides.
+        preload: Modules of distributions that are imported in any case, to be imported
+            ahead of the calls.
+    """
+
+    modules: tuple[Import, ...]
+    distributions: tuple[Distribution, ...]
+    local: tuple[SourceTree, ...]
+    missing: tuple[Import, ...]
+    preload: tuple[str, ...]
+
+
+def is_own(module: str, known: Installed) -> bool:
+    """Return whether a module is the user's own."""
+    if is_standard(module):
+        return False
+    chain = locate(module)
+    return bool(chain) and _is_own_file(chain[-1].file, known)
+
+
+def resolve(
+    imports: Iterable[Import], known: Installed, *, packages: Sequence[Requirement] = ()
+) -> Resolution:
+    """Return what provides the imports.
+
+    Args:
+        imports: What was seen, and what the user added.
+        known: The installed distributions.
+        packages: Distributions to take along though nothing seen imports them; each
+            must be installed.
+    """
+    resolver = _Resolver(known)
+    for needed in imports:
+        resolver.add(needed)
+    resolver.run()
+    roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
+    return Resolution(
+        modules=tuple(resolver.modules),
+        distributions=tuple(known.describe(name) for name in known.closure(roots)),
+        local=tuple(
+            source_tree(root, name) for name, root in sorted(resolver.trees) if os.path.exists(root)
+        ),
+        missing=tuple(resolver.missing),
+        preload=tuple(sorted(resolver.preload)),
+    )
+
+
+def _is_own_file(file: str, known: Installed) -> bool:
+    return bool(file) and known.owner(file) is None and not is_in_standard_library(file)
+
+
+class _Resolver:
+    def __init__(self, known: Installed) -> None:
+        self._known = known
+        self._pending: list[Import] = []
+        self._read: set[str] = set()
+        self.modules: dict[Import, None] = {}
+        self.missing: dict[Import, None] = {}
+        self.owners: set[str] = set()
+        self.trees: set[tuple[str, str]] = set()
+        self.preload: set[str] = set()
+
+    def add(self, needed: Import) -> None:
+        if needed not in self.modules and not is_standard(needed.module):
+            self.modules[needed] = None
+            self._pending.append(needed)
+
+    def run(self) -> None:
+        while self._pending:
+            self._resolve(self._pending.pop())
+
+    def _resolve(self, needed: Import) -> None:
+        chain = locate(needed.module)
+        if not chain:
+            if needed.module not in sys.modules:
+                self.missing[needed] = None
+            return
+        innermost = chain[-1]
+        whole = innermost.name == needed.module
+        if not whole and needed.module not in sys.modules and self._own(innermost):
+            self.missing[needed] = None
+        if whole and innermost.folders and (not innermost.file or self._own(innermost)):
+            chain += self._submodules(innermost, needed.members)
+        for located in chain:
+            self._take(located, chain[0], needed)
+
+    def _submodules(self, package: Located, members: Sequence[str]) -> tuple[Located, ...]:
+        """Return those names imported from a package that are modules in it."""
+        found = (locate(f"{package.name}.{member}") for member in members if member != "*")
+        return tuple(chain[-1] for chain in found if chain and chain[-1].name != package.name)
+
+    def _own(self, located: Located) -> bool:
+        return _is_own_file(located.file, self._known)
+
+    def _take(self, located: Located, top: Located, needed: Import) -> None:
+        if not located.file or is_in_standard_library(located.file):
+            return
+        owner = self._known.owner(located.file)
+        if owner is not None:
+            self.owners.add(owner)
+            if not needed.optional and top.name != _STREAMED:
+                self.preload.discard(located.name.rpartition(".")[0])
+                self.preload.add(located.name)
+            return
+        self.trees.add(_tree_of(located, top))
+        project = self._known.editable_owner(located.file)
+        if project is not None:
+            self.owners.add(project)
+        if located.file not in self._read:
+            self._read.add(located.file)
+            self._read_source(located)
+
+    def _read_source(self, located: Located) -> None:
+        code = _compiled(located.file, _mtime_ns(located.file))
+        if code is None:
+            return
+        package = located.name if located.folders else located.name.rpartition(".")[0]
+        place = f"{located.name} ({os.path.basename(located.file)}:1)"
+        loaded = located.name in sys.modules
+        for site in read_code(code).imports:
+            found = absolute(site, package, place)
+            if found is None:
+                continue
+            # What a module did without when it was loaded here, it can do without there.
+            optional = found.optional or site.lazy or loaded
+            self.add(Import(found.module, found.where, found.members, optional))
+            if found.optional or site.lazy:
+                continue
+            self._preload_of(found)
+
+    def _preload_of(self, found: Import) -> None:
+        """Take note of what one of the user's modules imports in any case."""
+        chain = () if is_standard(found.module) else locate(found.module)
+        if chain and chain[0].name != _STREAMED and self._known.owner(chain[-1].file):
+            self.preload.add(chain[-1].name)
+
+
+def _tree_of(located: Located, top: Located) -> tuple[str, str]:
+    """Return the name on the node and the root here of the tree that a module belongs to."""
+    if top.file and top.folders:
+        return top.name, os.path.dirname(top.file)
+    if top.file:
+        _, suffix = os.path.splitext(top.file)
+        return (f"{top.name}.py" if suffix == ".py" else os.path.basename(top.file)), top.file
+    for folder in top.folders:  # a namespace: the one of its folders that the module is in
+        if located.file.startswith(folder + os.sep):
+            return top.name, folder
+    return top.name, os.path.dirname(located.file)
+
+
+def _mtime_ns(file: str) -> int:
+    try:
+        return os.stat(file).st_mtime_ns
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=512)
+def _compiled(file: str, mtime_ns: int) -> CodeType | None:
+    """Return the code of a source file; ``None`` for machine code and for what does not parse."""
+    if not file.endswith(".py") or not mtime_ns:
+        return None
+    with open(file, "rb") as stream:
+        source = stream.read()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return compile(source, file, "exec", dont_inherit=True)
+    except (SyntaxError, ValueError):
+        return None  # importing it fails here too, and says so better
