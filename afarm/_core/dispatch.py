@@ -1,0 +1,420 @@
+"""Who starts where, once for each batch of events: the packing pass.
+
+What makes it cheap: when a pass is over, nothing that waits fits anywhere. So the next
+one looks only at queues that are `fresh` (new, or wanting something else than before)
+on all nodes, and at all queues, best first, on the nodes where room has appeared.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+from operator import attrgetter
+
+from ..resources import Seconds
+from .actions import Action, Recall, Start, WakeAt
+from .allocation import size_queue
+from .category import Category
+from .fleet import Fleet
+from .invocation import Invocation, State, Step
+from .node import Node, NodeState
+from .packing import (
+    RESERVE_AFTER,
+    STALLED_AFTER,
+    ahead_of,
+    choose,
+    held_up,
+    may_use,
+    patience,
+    rank,
+    soonest,
+)
+from .queues import Group, Queue, QueueKey, Retry
+from .request import Request
+from .sizers.base import Sizer
+
+_by_rank = attrgetter("rank")
+_NEVER = Seconds(math.inf)
+
+# Each reserved node runs partly empty for a while.
+_MOST_RESERVATIONS = 4
+_NODES_FOR_EACH_RESERVATION = 4
+
+
+class Dispatcher:
+    """The queues, their order, and what has changed since the last pass."""
+
+    def __init__(self, fleet: Fleet, sizer: Sizer) -> None:
+        self._fleet = fleet
+        self._sizer = sizer
+        self._uses_features = bool(getattr(sizer, "uses_features", True))
+        self._queues: dict[QueueKey, Queue] = {}
+        self._order: list[Queue] = []  # those in which someone waits, by rank
+        self._groups_made = 0
+        self._activations = 0
+        self._version = -1
+        self._reservations = 0
+        # What has changed; dictionaries, since the order of a set differs between runs.
+        self._fresh: dict[Queue, None] = {}
+        self._roomier: dict[Node, None] = {}
+        self._moved: dict[Group, None] = {}
+        self._learned: dict[Category, None] = {}
+        self._sent_ahead: dict[Group, None] = {}  # groups with queued members
+        # When time alone changes something, and the tick that was asked for.
+        self._age_at = _NEVER
+        self._recall_at = _NEVER
+        self._wake_at = _NEVER
+
+    # --- what happened
+
+    def enter(
+        self,
+        invocation: Invocation,
+        category: Category,
+        retry: Retry | None,
+        at: Seconds,
+        *,
+        first: bool = False,
+    ) -> None:
+        """Let an invocation wait, at the end of its queue or as the first of it."""
+        request = invocation.request
+        queue = self._queue(request, category, retry)
+        invocation.queue = queue
+        if not queue.waiting:
+            self._activate(queue, at)
+        queue.waiting[invocation.id] = invocation
+        if first:
+            queue.waiting.move_to_end(invocation.id, last=False)
+
+    def withdraw(self, invocation: Invocation) -> None:
+        """Take a waiting invocation out of its queue."""
+        queue = invocation.queue
+        assert queue is not None
+        del queue.waiting[invocation.id]
+        invocation.queue = None
+        if not queue.waiting:
+            self._deactivate(queue)
+
+    def learned(self, category: Category) -> None:
+        """What is expected of a category has changed."""
+        self._learned[category] = None
+
+    def moved(self, group: Group) -> None:
+        """An attempt of the group ended or was taken over by another one."""
+        self._moved[group] = None
+
+    def progressed(self, group: Group, at: Seconds) -> None:
+        """A queued member of the group has started."""
+        group.progressed = at
+        self._watch(at)
+
+    def freed(self, node: Node) -> None:
+        """There is more room on the node than before."""
+        self._roomier[node] = None
+
+    def ended(self, group: Group) -> None:
+        """Forget a group that has no members left, and its queue if that was all of it."""
+        if not group.queued:
+            self._sent_ahead.pop(group, None)
+        if not group.running and not group.queued:
+            queue = group.queue
+            queue.groups.pop((group.node, group.grant, group.reuse), None)
+            group.node.groups.pop(group, None)
+            self._moved.pop(group, None)
+            self._forget_if_unused(queue)
+
+    def clear(self, node: Node) -> None:
+        """Forget the groups and the reservation of a node that is not up any more."""
+        self.release(node)
+        for group in list(node.groups):
+            group.running = 0
+            group.queued.clear()
+            self.ended(group)
+        self._roomier.pop(node, None)
+
+    def release(self, node: Node) -> None:
+        """End the node's reservation, if it has one."""
+        queue = node.reserved
+        if queue is not None:
+            node.reserved = queue.reserved = None
+            self._reservations -= 1
+            self._roomier[node] = None
+            self._age_at = Seconds(-math.inf)  # another queue may want one
+
+    # --- the pass
+
+    def refit(self) -> list[tuple[Queue, str]]:
+        """Size and rank what has changed; return the queues that no node could ever serve."""
+        if self._version != self._fleet.version:
+            self._version = self._fleet.version
+            self._fresh.update(dict.fromkeys(self._order))
+            self._age_at = Seconds(-math.inf)
+        for category in self._learned:
+            for queue in category.queues:
+                if queue.waiting and queue not in self._fresh:
+                    if size_queue(queue, self._fleet, self._sizer):
+                        self._fresh[queue] = None
+                    self._rank(queue)
+        self._learned.clear()
+        hopeless = []
+        for queue in self._fresh:
+            if queue.waiting:
+                size_queue(queue, self._fleet, self._sizer)
+                self._rank(queue)
+                if queue.grant is None:
+                    reason = self._fleet.why_never(queue.profile)
+                    if reason:
+                        hopeless.append((queue, reason))
+                if queue.reserved is not None and not self._still_wanted(queue, queue.reserved):
+                    self.release(queue.reserved)
+        return hopeless
+
+    def run(self, at: Seconds, actions: list[Action]) -> None:
+        """Start what fits, send ahead what is short, ask back what is stuck, keep promises."""
+        roomier = bool(self._roomier)
+        while self._fresh or self._roomier:
+            self._place(at, actions)
+        if self._moved:
+            self._send_ahead(at, actions)
+        if at >= self._age_at:
+            self._age(at)
+        if self._sent_ahead and (roomier or at >= self._recall_at):
+            self._recall(at, actions)
+        self._ask_for_tick(actions)
+
+    def ticked(self) -> None:
+        """The tick that was asked for is here."""
+        self._wake_at = _NEVER
+
+    def _place(self, at: Seconds, actions: list[Action]) -> None:
+        fresh, self._fresh = self._fresh, {}
+        rooms = [node for node in self._roomier if node.state is NodeState.UP]
+        self._roomier.clear()
+        if rooms:
+            for queue in self._order.copy():
+                if queue in fresh:
+                    del fresh[queue]
+                    self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
+                elif self._start_all_that_fits(queue, rooms, at, actions):
+                    rooms = [node for node in rooms if node.cores and node.memory]
+                if not rooms:
+                    break
+        for queue in sorted(fresh, key=_by_rank):
+            self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
+
+    def _start_all_that_fits(
+        self, queue: Queue, nodes: Iterable[Node], at: Seconds, actions: list[Action]
+    ) -> bool:
+        grant = queue.grant
+        if grant is None:
+            return False
+        if queue.profile.node is not None:
+            nodes = [node for node in nodes if node.name == queue.profile.node]
+        started = False
+        while queue.waiting:
+            node = choose(nodes, queue, grant)
+            if node is None:
+                break
+            group = self._group(queue, node)
+            node.take(grant)
+            invocation = self._send(queue, group, at, actions, queued=False)
+            invocation.started = at
+            group.running += 1
+            node.running[invocation.id] = invocation
+            node.environments.add(queue.profile.environment)
+            self._moved[group] = None
+            started = True
+            if queue.reserved is not None:
+                self.release(queue.reserved)
+        return started
+
+    def _send_ahead(self, at: Seconds, actions: list[Action]) -> None:
+        moved, self._moved = self._moved, {}
+        for group in moved:
+            queue = group.queue
+            if not queue.waiting or group.node.state is not NodeState.UP:
+                continue
+            room = ahead_of(group)
+            if room <= 0 or held_up(group, self._order):
+                continue
+            if not group.queued:
+                group.progressed = at
+                self._sent_ahead[group] = None
+                self._watch(at)
+            for _ in range(min(room, len(queue.waiting))):
+                # What may run at most once is not sent ahead: if its node were lost,
+                # nobody could say whether it had started.
+                if next(iter(queue.waiting.values())).request.retries == 0:
+                    break
+                invocation = self._send(queue, group, at, actions, queued=True)
+                group.queued[invocation.id] = invocation
+                group.node.queued += 1
+            self.ended(group)
+
+    def _send(
+        self, queue: Queue, group: Group, at: Seconds, actions: list[Action], *, queued: bool
+    ) -> Invocation:
+        _, invocation = queue.waiting.popitem(last=False)
+        invocation.step(Step.QUEUE if queued else Step.START)
+        invocation.queue = None
+        invocation.group = group
+        invocation.attempt += 1
+        queue.passed_since = at
+        if not queue.waiting:
+            self._deactivate(queue)
+        elif queue.aged:
+            queue.aged = False
+            self._rank(queue)
+        actions.append(
+            Start(
+                invocation.id,
+                invocation.attempt,
+                group.node.name,
+                group.grant.allocation,
+                group.id,
+                queued,
+                group.reuse,
+            )
+        )
+        return invocation
+
+    # --- what time changes
+
+    def _age(self, at: Seconds) -> None:
+        """Put first who has been passed over for long, and keep nodes free for them."""
+        self._age_at = _NEVER
+        up = self._fleet.up.values()
+        for queue in self._order.copy():
+            nodes = [node for node in up if queue.profile.node in (None, node.name)]
+            if not queue.aged:
+                due = Seconds(queue.passed_since + RESERVE_AFTER)
+                if due <= at:
+                    due = Seconds(queue.passed_since + patience(queue, nodes))
+                if due > at:
+                    self._age_at = min(self._age_at, due)
+                    continue
+                queue.aged = True
+                self._rank(queue)
+            most = min(_MOST_RESERVATIONS, max(1, len(up) // _NODES_FOR_EACH_RESERVATION))
+            if queue.reserved is None and self._reservations < most:
+                node = soonest(queue, nodes, at)
+                if node is not None:
+                    node.reserved, queue.reserved = queue, node
+                    self._reservations += 1
+
+    def _still_wanted(self, queue: Queue, node: Node) -> bool:
+        return (
+            queue.grant is not None and node.state is NodeState.UP and node.could_fit(queue.grant)
+        )
+
+    def _watch(self, at: Seconds) -> None:
+        """Look after what was sent ahead, a while from now."""
+        if self._recall_at == _NEVER:
+            self._recall_at = Seconds(at + STALLED_AFTER)
+
+    def _recall(self, at: Seconds, actions: list[Action]) -> None:
+        """Ask back what is stuck behind a long attempt while there is room elsewhere."""
+        self._recall_at = _NEVER
+        stalled = []
+        for group in self._sent_ahead:
+            due = Seconds(group.progressed + STALLED_AFTER)
+            if due > at:
+                self._recall_at = min(self._recall_at, due)
+            elif not group.queue.waiting:
+                stalled.append(group)
+        if not stalled:
+            return
+        coming = sum(
+            invocation.state is State.RECALLING
+            for group in self._sent_ahead
+            for invocation in group.queued.values()
+        )
+        for group in stalled:
+            queue = group.queue
+            grant = queue.grant or group.grant
+            room = sum(
+                node.places(grant)
+                for node in self._fleet.up.values()
+                if queue.profile.node in (None, node.name) and may_use(queue, node)
+            )
+            for invocation in group.queued.values():
+                if coming >= room:
+                    break
+                if invocation.state is State.QUEUED:
+                    self.recall(invocation, group, actions)
+                    coming += 1
+
+    def recall(self, invocation: Invocation, group: Group, actions: list[Action]) -> None:
+        """Ask for a queued invocation back."""
+        invocation.step(Step.RECALL)
+        actions.append(Recall(invocation.id, invocation.attempt, group.node.name))
+
+    def _ask_for_tick(self, actions: list[Action]) -> None:
+        wanted = min(self._age_at, self._recall_at)
+        if wanted < self._wake_at:
+            self._wake_at = wanted
+            actions.append(WakeAt(wanted))
+
+    # --- queues and groups
+
+    def _queue(self, request: Request, category: Category, retry: Retry | None) -> Queue:
+        key = (request.profile, request.features_key if self._uses_features else (), retry)
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = Queue(key, category, request.sizing_features, 0)
+            category.queues[queue] = None
+        return queue
+
+    def _group(self, queue: Queue, node: Node) -> Group:
+        grant = queue.grant
+        assert grant is not None
+        key = (node, grant, queue.reuse)
+        group = queue.groups.get(key)
+        if group is None:
+            self._groups_made += 1
+            group = queue.groups[key] = Group(self._groups_made, node, queue, grant, key[2])
+            node.groups[group] = None
+        return group
+
+    def _activate(self, queue: Queue, at: Seconds) -> None:
+        self._activations += 1
+        queue.serial = self._activations
+        queue.passed_since = at
+        self._fresh[queue] = None
+        self._moved.update(dict.fromkeys(queue.groups.values()))
+        self._age_at = min(self._age_at, Seconds(at + RESERVE_AFTER))
+
+    def _deactivate(self, queue: Queue) -> None:
+        if queue.ranked:
+            del self._order[bisect_left(self._order, queue.rank, key=_by_rank)]
+            queue.ranked = False
+        self._fresh.pop(queue, None)
+        queue.aged = False
+        if queue.reserved is not None:
+            self.release(queue.reserved)
+        if not self._order:
+            self._age_at = _NEVER
+        self._forget_if_unused(queue)
+
+    def _rank(self, queue: Queue) -> None:
+        after = rank(queue)
+        if queue.ranked:
+            if after == queue.rank:
+                return
+            del self._order[bisect_left(self._order, queue.rank, key=_by_rank)]
+        queue.rank = after
+        queue.ranked = True
+        insort(self._order, queue, key=_by_rank)
+
+    def _forget_if_unused(self, queue: Queue) -> None:
+        if not queue.waiting and not queue.groups and self._queues.get(queue.key) is queue:
+            del self._queues[queue.key]
+            queue.category.queues.pop(queue, None)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is kept of any invocation."""
+        return not (
+            self._queues or self._order or self._sent_ahead or self._reservations or self._moved
+        )

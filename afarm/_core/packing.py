@@ -1,0 +1,166 @@
+"""From free room and waiting queues to an order and a placement. Pure functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ..resources import Seconds
+from .grant import Grant, capacity_amounts
+from .node import Node
+from .queues import Group, Queue, Rank
+
+# How long a queue's head is passed over before it goes before the others and a node is
+# kept free for it: ten seconds, or five times what it takes until something ends on a
+# node it could use, so that where calls take minutes a wait of minutes is nothing.
+RESERVE_AFTER = Seconds(10.0)
+TURNOVERS = 5.0
+
+# How much work is sent to a node ahead of its room: enough for a round trip across
+# continents (0.2 s is the longest that is usual, and the other half is under way), and
+# little enough that a node which fails or a change of mind costs next to nothing.
+QUEUE_AHEAD = Seconds(0.1)
+MOST_QUEUED = 256  # on one node
+
+# What did not move for so long is asked back, if there is room for it elsewhere.
+STALLED_AFTER = Seconds(2 * QUEUE_AHEAD)
+
+# How many better-placed queues are asked whether they need what a group would keep.
+_ASKED = 16
+
+
+def rank(queue: Queue) -> Rank:
+    """Return the queue's place in the order: the lowest is served first.
+
+    Priority first; then those passed over for long, the longest first; then dominant
+    share x expected wall time, the largest first, since what is large is hard to place
+    late (longest processing time first, Graham 1969). A category of which nothing is
+    known comes before the others: how the rest is packed depends on what it turns out
+    to be. Work is compared in steps of the square root of two, so that a queue does not
+    move with every measurement.
+    """
+    work = math.inf
+    wall_time = queue.category.wall_time
+    if wall_time is not None and queue.grant is not None and queue.largest is not None:
+        work = wall_time * queue.grant.share(capacity_amounts(queue.largest))
+    step = work if math.isinf(work) else round(2 * math.log2(max(work, 1e-9)))
+    since = queue.passed_since if queue.aged else 0.0
+    return (-queue.profile.priority, not queue.aged, since, -step, queue.serial)
+
+
+def may_use(queue: Queue, node: Node) -> bool:
+    """Tell whether a reservation leaves the node to this queue.
+
+    A reservation holds against its equals and those below: who has a higher priority
+    is not held up by it.
+    """
+    reserved = node.reserved
+    return (
+        reserved is None or reserved is queue or queue.profile.priority > reserved.profile.priority
+    )
+
+
+def choose(candidates: Iterable[Node], queue: Queue, grant: Grant) -> Node | None:
+    """Return the node on which the queue's head starts, or ``None`` if it fits on none.
+
+    Nodes that have its environment go first, then those without GPUs that it would
+    leave idle, then the least loaded.
+    """
+    cores, memory, disk, gpus = grant.cores, grant.memory, grant.disk, grant.gpus
+    environment = queue.profile.environment
+    best: Node | None = None
+    best_score = (2, False, 0.0)
+    for node in candidates:
+        if (
+            cores > node.cores
+            or memory > node.memory
+            or disk > node.disk
+            or gpus > node.gpus
+            or (node.reserved is not None and not may_use(queue, node))
+        ):
+            continue
+        score = (environment not in node.environments, not gpus and node.gpus > 0, node.load)
+        if best is None or score < best_score:
+            best, best_score = node, score
+    return best
+
+
+def patience(queue: Queue, nodes: Iterable[Node]) -> Seconds:
+    """Return how long its head may be passed over; infinite if no node could hold it."""
+    grant = queue.grant
+    if grant is None:
+        return Seconds(math.inf)
+    turnover = min(
+        (node.turnover for node in nodes if node.could_fit(grant)),
+        default=Seconds(math.inf),
+    )
+    return Seconds(max(RESERVE_AFTER, TURNOVERS * turnover))
+
+
+def soonest(queue: Queue, nodes: Iterable[Node], at: Seconds) -> Node | None:
+    """Return the unreserved node where there will be room for its head first."""
+    grant = queue.grant
+    if grant is None:
+        return None
+    waits = [
+        (wait_for_room(node, grant, at), number, node)
+        for number, node in enumerate(nodes)
+        if node.reserved is None and node.could_fit(grant)
+    ]
+    return min(waits)[2] if waits else None
+
+
+def wait_for_room(node: Node, grant: Grant, at: Seconds) -> float:
+    """Return the seconds until the node has room, if all that runs there takes as long as usual.
+
+    What has run for longer than its category's expected wall time is expected to take
+    as long again; so is what is the first of its category.
+    """
+    if node.fits(grant):
+        return 0.0
+    ends = []
+    for invocation in node.running.values():
+        group = invocation.group
+        assert group is not None
+        elapsed = at - invocation.started
+        expected = group.queue.category.wall_time or 0.0
+        ends.append((expected - elapsed if expected > elapsed else elapsed, group.grant.amounts))
+    ends.sort(key=lambda end: end[0])
+    free = [node.cores, node.memory, node.disk, node.gpus]
+    for wait, freed in ends:
+        free = [have + more for have, more in zip(free, freed, strict=True)]
+        if all(want <= have for want, have in zip(grant.amounts, free, strict=True)):
+            return wait
+    return math.inf
+
+
+def ahead_of(group: Group) -> int:
+    """Return how many more of its queue may be sent ahead of the group's room."""
+    wall_time = group.queue.category.wall_time
+    if wall_time is None or not group.running or not group.current:
+        return 0
+    each = MOST_QUEUED if wall_time <= 0 else min(MOST_QUEUED, int(QUEUE_AHEAD / wall_time))
+    return min(each * group.running - len(group.queued), MOST_QUEUED - group.node.queued)
+
+
+def held_up(group: Group, order: list[Queue]) -> bool:
+    """Tell whether a queue with a better place could use what the group would go on holding."""
+    node, queue = group.node, group.queue
+    if node.reserved is not None and not may_use(queue, node):
+        return True
+    grant = group.grant
+    for better in order[:_ASKED]:
+        if better is queue:
+            return False
+        wanted = better.grant
+        if wanted is None or better.profile.node not in (None, node.name):
+            continue
+        lanes = group.running
+        if (
+            wanted.cores <= node.cores + lanes * grant.cores
+            and wanted.memory <= node.memory + lanes * grant.memory
+            and wanted.disk <= node.disk + lanes * grant.disk
+            and wanted.gpus <= node.gpus + lanes * grant.gpus
+        ):
+            return True
+    return False

@@ -1,0 +1,124 @@
+"""Where invocations stand in line: a `Queue` in the farm, a `Group` on a node."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..resources import Resources, Seconds
+from .category import Category
+from .events import InvocationId
+from .grant import Grant
+from .invocation import Invocation
+from .request import Profile
+
+if TYPE_CHECKING:
+    from .node import Node
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Why an invocation needs more than others: the allocation that did not do."""
+
+    tries: int
+    previous: Resources
+    resource: str  # which ran out
+    last: bool  # no retry is left after this one
+
+
+QueueKey = tuple[Profile, tuple[tuple[str, float], ...], Retry | None]
+Rank = tuple[float, bool, float, float, int]
+
+
+class Queue:
+    """Invocations that wait for the same allocation, first in, first out.
+
+    Attributes:
+        waiting: Who waits, in order.
+        grant: What each of them gets; ``None`` while no node is known that could hold it.
+        passed_since: Since when its head has waited without one of the queue starting.
+        aged: Whether that has been so long that the queue goes before others.
+        reserved: The node kept free for its head.
+        rank: Its place among the queues, lowest first; see `packing.rank`.
+    """
+
+    __slots__ = (
+        "aged",
+        "category",
+        "features",
+        "fleet_version",
+        "grant",
+        "groups",
+        "key",
+        "largest",
+        "passed_since",
+        "profile",
+        "rank",
+        "ranked",
+        "reserved",
+        "retry",
+        "serial",
+        "sized",
+        "waiting",
+    )
+
+    def __init__(
+        self, key: QueueKey, category: Category, features: Mapping[str, float], serial: int
+    ) -> None:
+        self.key = key
+        self.profile, _, self.retry = key
+        self.category = category
+        self.features = features
+        self.serial = serial
+        self.waiting: OrderedDict[InvocationId, Invocation] = OrderedDict()
+        self.groups: dict[tuple[Node, Grant, bool], Group] = {}
+        self.grant: Grant | None = None
+        self.sized: Resources | None = None  # what the sizer said for `grant`
+        self.largest: Resources | None = None
+        self.fleet_version = -1  # of which `largest` is
+        self.passed_since = Seconds(0.0)
+        self.aged = False
+        self.reserved: Node | None = None
+        self.rank: Rank = (0.0, True, 0.0, 0.0, serial)
+        self.ranked = False  # whether it stands in the order of the queues
+
+    @property
+    def reuse(self) -> bool:
+        """Whether what starts now is to run in a process that serves many."""
+        isolation = self.profile.isolation
+        return self.category.reuse if isolation == "auto" else isolation == "reuse"
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.profile.category} {len(self.waiting)} waiting>"
+
+
+class Group:
+    """Attempts on one node that may inherit each other's allocations.
+
+    Attributes:
+        running: How many hold an allocation; as many allocations belong to the group.
+        queued: Those sent ahead, in the order they were sent.
+        progressed: When a queued one last took over, or the first was queued.
+    """
+
+    __slots__ = ("grant", "id", "node", "progressed", "queue", "queued", "reuse", "running")
+
+    def __init__(self, id: int, node: Node, queue: Queue, grant: Grant, reuse: bool) -> None:
+        self.id = id
+        self.node = node
+        self.queue = queue
+        self.grant = grant
+        self.reuse = reuse
+        self.running = 0
+        self.queued: dict[InvocationId, Invocation] = {}
+        self.progressed = Seconds(0.0)
+
+    @property
+    def current(self) -> bool:
+        """Whether the next ones of its queue would get the same allocation and process."""
+        return self.grant is self.queue.grant and self.reuse == self.queue.reuse
+
+    def __repr__(self) -> str:
+        return f"<Group {self.id} {self.running} running {len(self.queued)} queued>"

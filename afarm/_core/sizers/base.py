@@ -1,0 +1,71 @@
+"""What a sizer is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+from ...resources import Resources, Usage
+
+# What the sizers here remember categories for. Beyond it the oldest is forgotten: names
+# may be made up for each call.
+MOST_CATEGORIES = 4096
+
+
+class Sizer(Protocol):
+    """Chooses what an invocation may use where its user stated nothing. Pure: no clock, no I/O.
+
+    The core lays what is stated over the answer, and clamps what is predicted to the
+    largest node. What a category gets is asked again after each observation of it, and
+    kept until then.
+
+    A sizer that ignores features says so with an attribute ``uses_features = False``:
+    then all invocations of a category wait in one queue, whatever their arguments are.
+    """
+
+    def allocate(
+        self,
+        category: str,
+        features: Mapping[str, float],
+        *,
+        attempt: int,
+        previous: Resources | None,
+        largest: Resources,
+        running: Usage | None = None,
+    ) -> Resources:
+        """Return what the next attempt may use; ``None`` in a field: not limited.
+
+        Args:
+            category: Whose kind it is.
+            features: Numbers known of its arguments; ``stated.cores`` where its user
+                stated cores.
+            attempt: How many tries exhausted their allocation before.
+            previous: The allocation that did not do, or ``None`` at first. Only the
+                resource that ran out will follow the answer; the others stay.
+            largest: The capacity of the largest node that could hold it.
+            running: Its usage so far, when the question is about one that runs.
+        """
+
+    def observe(
+        self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
+    ) -> None:
+        """Take what an attempt used; with ``exhausted``, what it used at least."""
+
+
+def sizer_named(name: str) -> Sizer:
+    """Return a new sizer for ``Farm(sizing=name)``.
+
+    Raises:
+        ValueError: If there is none of that name; the message names those there are.
+    """
+    from .auto import AutoSizer
+    from .baselines import Unmanaged, WholeNode
+
+    made: dict[str, Callable[[], Sizer]] = {
+        "auto": AutoSizer,
+        "whole-node": WholeNode,
+        "unmanaged": Unmanaged,
+    }
+    if name not in made:
+        raise ValueError(f"sizing is one of {', '.join(map(repr, made))} or a Sizer, not {name!r}")
+    return made[name]()
