@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import NewType
+from typing import Any, NewType
 
 Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)
@@ -89,10 +89,13 @@ class Resources:
     def over(self, other: Resources) -> Resources:
         """Return these resources, with ``other``'s where these state nothing."""
         return Resources(
-            *(
-                mine if mine is not None else theirs
-                for mine, theirs in zip(astuple(self), astuple(other), strict=True)
-            )
+            other.cores if self.cores is None else self.cores,
+            other.memory if self.memory is None else self.memory,
+            other.disk if self.disk is None else self.disk,
+            other.gpus if self.gpus is None else self.gpus,
+            other.wall_time if self.wall_time is None else self.wall_time,
+            other.cpu_time if self.cpu_time is None else self.cpu_time,
+            other.processes if self.processes is None else self.processes,
         )
 
 
