@@ -20,7 +20,7 @@ from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import lru_cache
 from operator import attrgetter
-from typing import Any, ClassVar, Protocol, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from ..errors import LocalProtocolError, RemoteProtocolError
 from ..resources import Resources, Usage, astuple
@@ -61,9 +61,10 @@ class KillReason(IntEnum):
     EVICTED = 1
 
 
-class Message(Protocol):
-    """What `encode` takes: any of the dataclasses below."""
+class Message:
+    """What `encode` takes: the base of the dataclasses below."""
 
+    __slots__ = ()
     kind: ClassVar[int]
 
 
@@ -119,8 +120,8 @@ def _pack_usage(usage: Usage) -> bytes:
 
 
 def _unpack_usage(packed: bytes) -> Usage:
-    *measured, exit_ = _USAGE.unpack(packed)
-    return Usage(*measured, exit=None if exit_ == _NO_EXIT else exit_)
+    measured = _USAGE.unpack(packed)
+    return Usage(*measured[:-1], None if measured[-1] == _NO_EXIT else measured[-1])
 
 
 # How each annotated type lies in the struct: its format, from a field's value to what
@@ -190,7 +191,7 @@ def _message(kind: int) -> Callable[[type[_M]], type[_M]]:
 
 
 @_message(16)
-class Welcome:
+class Welcome(Message):
     """The first message to an agent, sent with its code before it answers."""
 
     epoch: int  # rises with each connection of one farm to one node
@@ -204,7 +205,7 @@ class Welcome:
 
 
 @_message(17)
-class Environment:
+class Environment(Message):
     """What an environment is made of. Comes before the first `Run` that names it."""
 
     environment: int
@@ -212,7 +213,7 @@ class Environment:
 
 
 @_message(18)
-class Blob:
+class Blob(Message):
     """A blob follows, as bulk frames with this subject."""
 
     blob: int
@@ -223,14 +224,14 @@ class Blob:
 
 
 @_message(19)
-class Forget:
+class Forget(Message):
     """The blob is not needed any more."""
 
     blob: int
 
 
 @_message(20)
-class Run:
+class Run(Message):
     """Run an attempt of an invocation.
 
     With ``queued`` it has no allocation of its own yet: it starts in the place of the
@@ -253,7 +254,7 @@ class Run:
 
 
 @_message(21)
-class Kill:
+class Kill(Message):
     """Stop the attempt and its process tree, or drop it if it has not started."""
 
     invocation: int
@@ -262,7 +263,7 @@ class Kill:
 
 
 @_message(22)
-class Recall:
+class Recall(Message):
     """Give the attempt back (`Returned`) if it has not started."""
 
     invocation: int
@@ -270,7 +271,7 @@ class Recall:
 
 
 @_message(23)
-class Resize:
+class Resize(Message):
     """The attempt's limits are now these: it grows or shrinks in place."""
 
     invocation: int
@@ -279,7 +280,7 @@ class Resize:
 
 
 @_message(24)
-class More:
+class More(Message):
     """The caller of a stream takes this many more items."""
 
     invocation: int
@@ -288,28 +289,28 @@ class More:
 
 
 @_message(25)
-class Stop:
+class Stop(Message):
     """End everything and exit."""
 
     reason: int
 
 
 @_message(26)
-class Ping:
+class Ping(Message):
     """Asks for a `Pong`; also the farm's sign of life."""
 
     token: int
 
 
 @_message(27)
-class Ack:
+class Ack(Message):
     """Bulk bytes received on this connection, since its start. Paces the sender."""
 
     received: int
 
 
 @_message(28)
-class Credit:
+class Credit(Message):
     """The receiver of the blob or payload ``subject`` has room for more bytes of it."""
 
     subject: int
@@ -320,7 +321,7 @@ class Credit:
 
 
 @_message(64)
-class Hello:
+class Hello(Message):
     """The first message of an agent: what the node is and has."""
 
     version: int
@@ -329,7 +330,7 @@ class Hello:
 
 
 @_message(65)
-class Heartbeat:
+class Heartbeat(Message):
     """The agent's sign of life, and how the node is."""
 
     sequence: int
@@ -339,7 +340,7 @@ class Heartbeat:
 
 
 @_message(66)
-class Reading:
+class Reading(Message):
     """What a running attempt uses so far."""
 
     invocation: int
@@ -348,7 +349,7 @@ class Reading:
 
 
 @_message(67)
-class Ended:
+class Ended(Message):
     """The attempt is over and its process tree gone; ``next`` started in its place."""
 
     invocation: int
@@ -365,7 +366,7 @@ class Ended:
 
 
 @_message(68)
-class Returned:
+class Returned(Message):
     """The attempt did not start, and will not: it was recalled, or its group had ended."""
 
     invocation: int
@@ -373,7 +374,7 @@ class Returned:
 
 
 @_message(69)
-class Item:
+class Item(Message):
     """One item of a stream."""
 
     invocation: int
@@ -385,7 +386,7 @@ class Item:
 
 
 @_message(70)
-class Output:
+class Output(Message):
     """Something the function printed."""
 
     invocation: int
@@ -396,14 +397,14 @@ class Output:
 
 
 @_message(71)
-class Stored:
+class Stored(Message):
     """The blob is complete, verified and in place."""
 
     blob: int
 
 
 @_message(72)
-class Lost:
+class Lost(Message):
     """The blob is not there, or no longer: ``reason`` says why."""
 
     blob: int
@@ -411,7 +412,7 @@ class Lost:
 
 
 @_message(73)
-class EnvironmentState:
+class EnvironmentState(Message):
     """An environment is ready for use, or cannot be had: ``problem`` says why."""
 
     environment: int
@@ -420,14 +421,14 @@ class EnvironmentState:
 
 
 @_message(74)
-class Pong:
+class Pong(Message):
     """The answer to a `Ping`."""
 
     token: int
 
 
 @_message(75)
-class Notice:
+class Notice(Message):
     """Something on the node that people should know; goes to the log."""
 
     level: int  # as in `logging`
@@ -435,7 +436,7 @@ class Notice:
 
 
 @_message(76)
-class Farewell:
+class Farewell(Message):
     """The agent's last message: everything it started is gone, and it exits."""
 
     forced: int  # 1: not asked for
@@ -454,7 +455,7 @@ def encode(message: Message) -> bytes:
         LocalProtocolError: If a field does not fit its type, or the whole one frame.
     """
     codec = _KINDS[message.kind]
-    values = codec.get(message)
+    values: Any = codec.get(message)
     count = 1
     if isinstance(values, tuple):
         count = len(values)
