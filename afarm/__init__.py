@@ -1,1 +1,66 @@
-"""One pool for Python functions out of machines you can SSH into."""
+"""One pool for Python functions out of machines you can SSH into: ``await farm.submit(fn)``."""
+
+from .call import Attempt
+from .environments import Dependencies, analyze
+from .errors import (
+    DependencyError,
+    FarmError,
+    InvocationCrashed,
+    InvocationError,
+    InvocationTimeout,
+    LocalProtocolError,
+    NodeError,
+    NodeLost,
+    NoNodesError,
+    ProtocolError,
+    RemoteError,
+    RemoteProtocolError,
+    ResourceExhausted,
+    SerializationError,
+    Unschedulable,
+)
+from .executor import Executor
+from .farm import Farm
+from .invocation import Invocation, Ref
+from .resources import Resources, Usage
+from .sizing import Sizer
+from .tally import Stats
+from .transport.command import CommandNode
+from .transport.hosts import load_nodes
+from .transport.local import LocalNode
+from .transport.ssh import SSHNode
+from .views import NodeInfo
+
+__all__ = [
+    "Attempt",
+    "CommandNode",
+    "Dependencies",
+    "DependencyError",
+    "Executor",
+    "Farm",
+    "FarmError",
+    "Invocation",
+    "InvocationCrashed",
+    "InvocationError",
+    "InvocationTimeout",
+    "LocalNode",
+    "LocalProtocolError",
+    "NoNodesError",
+    "NodeError",
+    "NodeInfo",
+    "NodeLost",
+    "ProtocolError",
+    "Ref",
+    "RemoteError",
+    "RemoteProtocolError",
+    "ResourceExhausted",
+    "Resources",
+    "SSHNode",
+    "SerializationError",
+    "Sizer",
+    "Stats",
+    "Unschedulable",
+    "Usage",
+    "analyze",
+    "load_nodes",
+]

@@ -79,7 +79,6 @@ class Pacer:
             self.window = int(min(max(wanted, LEAST_WINDOW), LARGEST_WINDOW))
         return True
 
-
     def on_round_trip(self, trip: float) -> None:
         """Note a round trip, measured by any message and its answer."""
         self._trip = min(self._trip, trip)

@@ -120,7 +120,7 @@ def _pack_usage(usage: Usage) -> bytes:
 
 
 def _unpack_usage(packed: bytes) -> Usage:
-    measured = _USAGE.unpack(packed)
+    measured: tuple[Any, ...] = _USAGE.unpack(packed)
     return Usage(*measured[:-1], None if measured[-1] == _NO_EXIT else measured[-1])
 
 

@@ -54,6 +54,18 @@ class Packed:
         """Bytes of all parts."""
         return sum(self.lengths)
 
+    def parts(self) -> list[Buffer]:
+        """Return the pickle, in one, and its buffers."""
+        buffers = len(self.lengths) - 1
+        pickled = self.pieces[: len(self.pieces) - buffers]
+        whole = pickled[0] if len(pickled) == 1 else b"".join(pickled)
+        return [whole, *self.pieces[len(self.pieces) - buffers :]]
+
+    @classmethod
+    def of_parts(cls, parts: Sequence[Buffer]) -> Packed:
+        """Return what arrived as a pickle and its buffers, to be sent on."""
+        return Packed(parts, [memoryview(part).nbytes for part in parts])
+
 
 class Arguments(Packed):
     """The pickled arguments of one call, and what they refer to.
@@ -147,7 +159,7 @@ def dump(value: object) -> Packed:
 
 
 def load(parts: Sequence[Buffer]) -> Any:
-    """Return the value of a pickle and its buffers. Runs what the pickle says: nodes are trusted."""
+    """Return the value of a pickle and its buffers; runs what the pickle says."""
     return pickle.loads(parts[0], buffers=parts[1:])
 
 

@@ -1,0 +1,253 @@
+"""One invocation as the scheduler keeps it, and what of it people may look at."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ._core.events import Request
+from ._wire import messages as wire
+from ._wire.payloads import Buffer
+from .errors import SerializationError
+from .payload import Arguments, Packed, PickledFunction, load
+from .resources import Resources, Usage
+
+if TYPE_CHECKING:
+    from .link import Link
+    from .software import Software
+
+_AttemptRow = tuple[int, str, Resources, "Usage | None", str]
+
+# Of what a call prints, so much of its beginning and of its end is kept.
+OUTPUT_KEPT = 64 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try of an invocation.
+
+    Attributes:
+        number: From 1.
+        node: The name of its node.
+        allocation: What it might use.
+        usage: What it used, where that was measured.
+        outcome: ``"running"``, ``"returned"``, ``"raised"``, ``"exhausted memory"``,
+            ``"crashed"``, ``"killed"``, ``"lost"`` ...
+    """
+
+    number: int
+    node: str
+    allocation: Resources
+    usage: Usage | None = None
+    outcome: str = "running"
+
+
+class OutputLog:
+    """What a call printed: its beginning and its end, and how much lay between."""
+
+    def __init__(self) -> None:
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._dropped = 0
+
+    def add(self, data: bytes, dropped: int = 0) -> None:
+        """Append what was printed, after ``dropped`` bytes that the node did not pass on."""
+        if dropped:
+            self._dropped += dropped + len(self._tail)
+            self._tail.clear()
+        room = OUTPUT_KEPT - len(self._head) if not self._dropped and not self._tail else 0
+        self._head += data[:room]
+        self._tail += data[room:]
+        over = len(self._tail) - OUTPUT_KEPT
+        if over > 0:
+            self._dropped += over
+            del self._tail[:over]
+
+    def __str__(self) -> str:
+        gap = f"\n... {self._dropped} bytes left out ...\n" if self._dropped else ""
+        head = self._head.decode(errors="replace")
+        return head + gap + self._tail.decode(errors="replace")
+
+
+@dataclass(slots=True)
+class StreamState:
+    """The items of a stream on this side.
+
+    Attributes:
+        items: Arrived and not yet handed out.
+        arrived: How many have arrived over all attempts; items of a second attempt that the
+            caller has had from the first are passed over.
+        taken: Handed out since the node was last told that there is room.
+        waiter: Who waits for the next.
+    """
+
+    items: deque[Sequence[Buffer]] = field(default_factory=deque)
+    arrived: int = 0
+    taken: int = 0
+    waiter: asyncio.Future[None] | None = None
+
+    def wake(self) -> None:
+        """Let the caller look again."""
+        if self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(None)
+
+
+class Unopened:
+    """A result that was only passed on as bytes, until somebody here asks for it."""
+
+    __slots__ = ("_error", "_loaded", "parts", "value")
+
+    def __init__(self, parts: Sequence[Buffer]) -> None:
+        self.parts = parts
+        self.value: Any = None
+        self._loaded = False
+        self._error: SerializationError | None = None
+
+    def open(self, invocation: object) -> Any:
+        """Return the result, unpickled once.
+
+        Raises:
+            SerializationError: If it cannot be unpickled here.
+        """
+        if not self._loaded:
+            self._loaded = True
+            try:
+                self.value = load(self.parts)
+            except Exception as exc:  # whatever a __setstate__ of the user's raises
+                self._error = SerializationError(
+                    f"the result of {invocation!r} cannot be unpickled here: {exc!r}",
+                    part="result",
+                )
+                self._error.__cause__ = exc
+        if self._error is not None:
+            raise self._error
+        return self.value
+
+
+@dataclass(slots=True, eq=False)
+class Target:
+    """A function as one view of the farm calls it: what all of its invocations share.
+
+    Attributes:
+        function: Returns what is called, while somebody else holds it.
+        held: The function itself until its environment has been found out.
+        category: Of its invocations.
+        proto: What the core needs to know, but for the environment.
+        request: The same with the environment, once that has been found out.
+        software: The environment, once that has been found out.
+        settings: JSON for the worker.
+        retry_on: Exceptions after which an invocation is tried again.
+    """
+
+    function: Callable[[], Callable[..., Any] | None]
+    held: Callable[..., Any] | None
+    category: str
+    proto: Request
+    settings: str
+    retry_on: tuple[type[BaseException], ...]
+    request: Request | None = None
+    software: Software | None = None
+
+
+class Call:
+    """What the scheduler knows of one invocation, until it is complete and after.
+
+    Attributes:
+        id: Its number in the farm; also the subject of its messages.
+        target: What its function's invocations share.
+        function: The function as it was when this was submitted.
+        arguments: Its pickled arguments; released when it is complete.
+        future: The caller's `Invocation`; ``None`` once it is resolved.
+        state: ``"waiting"``, ``"staging"``, ``"running"`` or ``"done"``.
+        attempt: The number of the last attempt.
+        attempts: (number, node, allocation, usage, outcome) of each.
+        link: The connection of the last attempt.
+        entered: Whether the core knows it.
+        passed: Results of earlier invocations among its arguments.
+        takers: Calls that wait for this one's result as bytes.
+        ended: The last attempt's end and its payload.
+        error: What is to be raised instead of what the end itself says.
+        stream: Its items, if it is a stream.
+    """
+
+    __slots__ = (
+        "arguments",
+        "attempt",
+        "attempts",
+        "ended",
+        "entered",
+        "error",
+        "function",
+        "future",
+        "id",
+        "link",
+        "output",
+        "passed",
+        "state",
+        "stream",
+        "takers",
+        "target",
+        "usage",
+    )
+
+    def __init__(
+        self, id: int, target: Target, function: PickledFunction | None, arguments: Arguments
+    ) -> None:
+        self.id = id
+        self.target = target
+        self.function = function
+        self.arguments: Arguments | None = arguments
+        self.future: asyncio.Future[Any] | None = None
+        self.state = "waiting"
+        self.attempt = 0
+        self.attempts: list[_AttemptRow] = []
+        self.usage: Usage | None = None
+        self.output: OutputLog | None = None
+        self.link: Link | None = None
+        self.entered = False
+        self.passed: list[Packed] | None = None
+        self.takers: list[asyncio.Future[Packed]] | None = None
+        self.ended: tuple[wire.Ended, list[Buffer]] | None = None
+        self.error: BaseException | None = None
+        self.stream: StreamState | None = None
+
+    @property
+    def category(self) -> str:
+        """The category it belongs to."""
+        return self.target.category
+
+    @property
+    def stated(self) -> Resources:
+        """What the user stated of its needs."""
+        return self.target.proto.stated
+
+    def begin(self, attempt: int, node: str, allocation: Resources) -> None:
+        """Note that an attempt was given to a node."""
+        self.attempt = attempt
+        started = (attempt, node, allocation, None, "running")
+        if self.attempts and self.attempts[-1][0] == attempt:  # it came back unstarted
+            self.attempts[-1] = started
+        else:
+            self.attempts.append(started)
+
+    def end(self, usage: Usage | None, outcome: str) -> None:
+        """Note how the running attempt ended."""
+        if usage is not None:
+            self.usage = usage
+        if self.attempts:
+            number, node, allocation, _, _ = self.attempts[-1]
+            self.attempts[-1] = (number, node, allocation, usage, outcome)
+
+    @property
+    def node(self) -> str | None:
+        """The name of the node of its last attempt."""
+        return self.attempts[-1][1] if self.attempts else None
+
+    def print(self, data: bytes, dropped: int = 0) -> None:
+        """Note what it printed."""
+        if self.output is None:
+            self.output = OutputLog()
+        self.output.add(data, dropped)

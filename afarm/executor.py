@@ -1,0 +1,166 @@
+"""`Executor`: a farm for synchronous code and for every library that takes an executor."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import threading
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from .errors import SerializationError
+from .farm import Farm
+from .invocation import Invocation
+from .payload import dump_arguments
+from .payload.arguments import Arguments
+from .transport.hosts import NodeSpec
+
+T = TypeVar("T")
+
+
+class _Future(concurrent.futures.Future[T]):
+    """A future whose `cancel` also ends a call that runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__()
+        self._loop = loop
+        self._invocation: Invocation[T] | None = None
+
+    def cancel(self) -> bool:
+        """Cancel the call, whether it runs or not; its process tree is ended."""
+        if self.cancelled():
+            return True
+        if not super().cancel():
+            return False
+        self.set_running_or_notify_cancel()
+        self._loop.call_soon_threadsafe(self._cancel_invocation)
+        return True
+
+    def running(self) -> bool:
+        """Return whether a node runs it now."""
+        invocation = self._invocation
+        return invocation is not None and not self.done() and invocation.state == "running"
+
+    def _cancel_invocation(self) -> None:
+        if self._invocation is not None:
+            self._invocation.cancel()
+
+    def _follow(self, invocation: Invocation[T]) -> None:
+        self._invocation = invocation
+        invocation.add_done_callback(self._take)
+
+    def _take(self, invocation: asyncio.Future[T]) -> None:
+        if invocation.cancelled():
+            self.cancel()
+            return
+        error = invocation.exception()
+        try:
+            if error is not None:
+                self.set_exception(error)
+            else:
+                self.set_result(invocation.result())
+        except concurrent.futures.InvalidStateError:
+            if not self.cancelled():  # cancelled while the result was under way
+                raise
+
+
+class Executor(concurrent.futures.Executor):
+    """A `concurrent.futures.Executor` that runs on a farm.
+
+    The farm lives on an event loop in a thread of its own. Use it as a context manager, or
+    call `shutdown`. Unlike in the standard library's executors, cancelling a future also
+    ends a call that runs.
+
+    Args:
+        nodes: As for `Farm`.
+        farm_arguments: As for `Farm`.
+
+    Raises:
+        NoNodesError: If no node could be opened.
+    """
+
+    def __init__(
+        self, nodes: NodeSpec | Iterable[NodeSpec] | None = None, **farm_arguments: Any
+    ) -> None:
+        self._farm = Farm(nodes, **farm_arguments)
+        self._lock = threading.Lock()
+        self._shut = False
+        self._futures: set[_Future[Any]] = set()
+        self._opened: concurrent.futures.Future[asyncio.AbstractEventLoop] = (
+            concurrent.futures.Future()
+        )
+        self._cancel = False
+        self._thread = threading.Thread(target=self._run, name="afarm-executor", daemon=True)
+        self._thread.start()
+        try:
+            self._loop = self._opened.result()
+        except BaseException:
+            self._shut = True
+            self._thread.join()
+            raise
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        except BaseException as exc:
+            if self._opened.done():
+                raise
+            self._opened.set_exception(exc)
+
+    async def _serve(self) -> None:
+        await self._farm.open()
+        self._closing = asyncio.Event()
+        self._opened.set_result(asyncio.get_running_loop())
+        await self._closing.wait()
+        await self._farm.close(cancel=self._cancel)
+
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        """Call a function on the farm; return a future of its result.
+
+        Raises:
+            RuntimeError: If the executor was shut down.
+        """
+        future: _Future[T] = _Future(self._loop)
+        try:
+            # Here and not on the farm's loop: the caller may change them afterwards.
+            arguments = dump_arguments(args, kwargs)
+        except SerializationError as exc:
+            future.set_exception(exc)
+            return future
+        with self._lock:
+            if self._shut:
+                raise RuntimeError("this executor was shut down: make a new one")
+            self._futures.add(future)
+            self._loop.call_soon_threadsafe(self._submit, future, fn, arguments)
+        future.add_done_callback(self._futures.discard)
+        return future
+
+    def _submit(self, future: _Future[Any], fn: Callable[..., Any], arguments: Arguments) -> None:
+        if future.cancelled():
+            return
+        try:
+            _, invocation = self._farm._submit(fn, (), {}, arguments=arguments)
+        except Exception as exc:
+            future.set_exception(exc)
+        else:
+            future._follow(invocation)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """End the executor: no more calls are taken.
+
+        Args:
+            wait: Return when everything is over; else at once, while it ends by itself.
+            cancel_futures: Cancel what is not over.
+        """
+        with self._lock:
+            first, self._shut = not self._shut, True
+        if cancel_futures:
+            for future in list(self._futures):
+                future.cancel()
+        if first:
+            self._cancel = cancel_futures
+            self._loop.call_soon_threadsafe(self._closing.set)
+        if wait:
+            self._thread.join()

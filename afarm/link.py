@@ -1,0 +1,539 @@
+"""One connection to one node: what is sent, what the node has, and whether it lives.
+
+A `Link` is made for each connection and dies with it. It knows the wire and nothing of
+decisions: the scheduler tells it what to send, and is told what arrived.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import mmap
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ._wire import flow
+from ._wire import messages as wire
+from ._wire.frames import BULK, BULK_LIMIT, Fragment, FrameReader, pack_header
+from ._wire.payloads import Buffer, Gather, slices, unpack_layout
+from .errors import NodeError, ProtocolError, RemoteProtocolError
+from .transport.base import Connection, Node
+
+log = logging.getLogger("afarm")
+
+# Agents send a heartbeat each second. A node is judged lost after eight seconds
+# in which this side's loop ran and nothing came: more than any pause of a loaded node
+# that was seen, and still "in seconds".
+HEARTBEAT = 1.0
+PATIENCE = 8.0
+
+# The agent is interpreted Python that has yet to start, on a machine that may be busy,
+# behind a link that may be slow; connecting itself has its own time limit.
+HELLO_TIMEOUT = 60.0
+
+# What may come before the agent's first byte: banners, `.bashrc`, `/etc/motd`.
+NOISE_LIMIT = 64 << 10
+
+# A payload that a node announces is not believed beyond this: no machine that runs a
+# farm holds it, and a hostile length must not take memory.
+PAYLOAD_LIMIT = 1 << 40
+
+# The receiver of a payload renews its sender's credit in steps of this size.
+CREDIT_STEP = flow.CREDIT // 4
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the agent is told when it starts.
+
+    Attributes:
+        farm: Unique to the farm.
+        hash_seed: Of all its workers.
+        silence: Seconds without a sign of life after which a node ends what it runs.
+    """
+
+    farm: str
+    hash_seed: int
+    silence: float
+
+
+class LinkEvents(Protocol):
+    """Who is told what arrives: the scheduler."""
+
+    def attempt_ended(self, link: Link, ended: wire.Ended, parts: list[Buffer]) -> None: ...
+
+    def attempt_returned(self, link: Link, returned: wire.Returned) -> None: ...
+
+    def item_arrived(self, link: Link, item: wire.Item, parts: list[Buffer]) -> None: ...
+
+    def output_arrived(self, link: Link, output: wire.Output) -> None: ...
+
+    def reading_arrived(self, link: Link, reading: wire.Reading) -> None: ...
+
+    def blob_state(self, link: Link, state: wire.Stored | wire.Lost) -> None: ...
+
+    def environment_state(self, link: Link, state: wire.EnvironmentState) -> None: ...
+
+    def batch_ended(self, link: Link) -> None:
+        """All that one read brought has been told."""
+
+    def link_lost(self, link: Link, reason: str) -> None: ...
+
+
+class _Outgoing:
+    """A blob or payload on its way out."""
+
+    __slots__ = ("credit", "left", "pieces", "subject")
+
+    def __init__(self, subject: int, pieces: Sequence[Buffer]) -> None:
+        self.subject = subject
+        self.pieces = deque(
+            view for view in (memoryview(piece).cast("B") for piece in pieces) if len(view)
+        )
+        self.left = sum(map(len, self.pieces))
+        self.credit = flow.CREDIT
+
+    def take(self, most: int) -> list[memoryview]:
+        """Return the next bytes, at most ``most``, without copying."""
+        taken = []
+        while most > 0 and self.pieces:
+            piece = self.pieces[0]
+            part = piece[:most]
+            taken.append(part)
+            most -= len(part)
+            self.left -= len(part)
+            if len(part) == len(piece):
+                self.pieces.popleft()
+            else:
+                self.pieces[0] = piece[len(part) :]
+        return taken
+
+
+class _Incoming:
+    """A payload on its way in, and the message that announced it."""
+
+    __slots__ = ("gather", "message", "unrenewed")
+
+    def __init__(self, message: wire.Ended | wire.Item) -> None:
+        self.message = message
+        self.gather = Gather(unpack_layout(message.layout, message.size))
+        self.unrenewed = 0
+
+
+class Link:
+    """The farm's end of one connection to an agent.
+
+    Args:
+        node: What to connect to.
+        events: Who is told what arrives.
+        greeting: What the agent is told first.
+        epoch: How many connections of this farm to this node came before.
+    """
+
+    def __init__(self, node: Node, events: LinkEvents, greeting: Greeting, epoch: int) -> None:
+        self.node = node
+        self.hello: wire.Hello | None = None
+        self.description: dict[str, Any] = {}
+        self.heartbeat: wire.Heartbeat | None = None
+        self.round_trip: float | None = None
+        self.notes: dict[int, str] = {}
+        self.known: set[int] = set()  # environments and blobs that were announced
+        self._events = events
+        self._greeting = greeting
+        self._epoch = epoch
+        self._loop = asyncio.get_running_loop()
+        self._connection: Connection | None = None
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self._noise: bytearray | None = bytearray()
+        self._stderr = bytearray()
+        self._reader = FrameReader(wire.TO_FARM)
+        self._control: list[bytes] = []
+        self._streams: deque[_Outgoing] = deque()
+        self._by_subject: dict[int, _Outgoing] = {}
+        self._incoming: dict[int, deque[_Incoming]] = {}
+        self._pacer = flow.Pacer()
+        self._paused = False
+        self._flush_due = False
+        self._received = 0
+        self._acknowledged = 0
+        self._unheard = 0.0
+        self._pings: dict[int, float] = {}
+        self._pinged = 0
+        self._farewell: str | None = None
+        self._over = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._over else "up" if self.hello else "connecting"
+        return f"<Link to {self.node.name}, {state}>"
+
+    # --- life
+
+    async def open(self) -> None:
+        """Connect, start the agent and wait for its first message.
+
+        Raises:
+            NodeError: If that cannot be done; the message says why and what to do.
+        """
+        welcome = wire.Welcome(
+            epoch=self._epoch,
+            hash_seed=self._greeting.hash_seed,
+            heartbeat=HEARTBEAT,
+            silence=self._greeting.silence,
+            capacity=self.node.stated,
+            farm=self._greeting.farm,
+            node=self.node.name,
+            scratch=self.node.scratch,
+        )
+        try:
+            self._connection = await self.node.connect(self, [wire.encode(welcome)])
+            async with asyncio.timeout(HELLO_TIMEOUT):
+                await self._ready
+            self.flush()
+        except TimeoutError as exc:
+            self.abort()
+            raise NodeError(
+                f"{self.node.name}: connected, but no agent answered within {HELLO_TIMEOUT:g} s"
+                f"{self._what_was_said()}",
+                node=self.node.name,
+            ) from exc
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Close the connection at once; what runs on the node ends by itself."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    def fail(self, reason: str) -> None:
+        """Give the node up: it lives, but cannot be used."""
+        self._lose(reason)
+
+    async def close(self, timeout: float) -> None:
+        """Ask the agent to end everything; wait until it has, at most ``timeout`` seconds."""
+        if self._connection is None:
+            return
+        if not self._over and self.hello is not None:
+            self.send(wire.Stop(0))
+            self.flush()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout):
+                    await self._connection.wait_closed()
+        self._connection.abort()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._connection.wait_closed()
+
+    def check(self, elapsed: float) -> None:
+        """Judge whether the node still lives; called about once a second.
+
+        Args:
+            elapsed: Seconds since the last call, in which this side's loop ran: time in
+                which the loop was held up, or the machine slept, does not count.
+        """
+        if self._over or self.hello is None:
+            return
+        self._unheard += elapsed
+        if self._unheard > PATIENCE:
+            self._lose(f"nothing heard from it for {self._unheard:.0f} s")
+            return
+        self._pinged += 1
+        self._pings[self._pinged] = self._loop.time()
+        self.send(wire.Ping(self._pinged))
+
+    # --- sending
+
+    def send(self, message: wire.Message) -> None:
+        """Queue a control message; all that one tick of the loop queues leaves in one write."""
+        self._control.append(wire.encode(message))
+        self._want_flush()
+
+    def cork(self) -> None:
+        """Hold back what is queued from now on until `flush` is called."""
+        self._flush_due = True
+
+    def _want_flush(self) -> None:
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self.flush)
+
+    def send_blob(self, message: wire.Blob, pieces: Sequence[Buffer]) -> None:
+        """Queue a blob: its announcement, then its bytes."""
+        self.known.add(message.blob)
+        self.send(message)
+        self.send_bulk(message.blob, pieces)
+
+    def send_file(self, message: wire.Blob, path: Path) -> None:
+        """Queue a blob that lies in a file."""
+        if message.size == 0:
+            self.send_blob(message, ())
+            return
+        with path.open("rb") as file:
+            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self.send_blob(message, (content,))  # type: ignore[arg-type]  # a mmap is a buffer
+
+    def send_bulk(self, subject: int, pieces: Sequence[Buffer]) -> None:
+        """Queue the bytes of a blob or payload that was announced."""
+        stream = _Outgoing(subject, pieces)
+        if stream.left:
+            self._by_subject[subject] = stream
+            self._streams.append(stream)
+            self._want_flush()
+
+    def drop_bulk(self, subject: int) -> None:
+        """Send no more of a payload: whoever was to have it is gone."""
+        stream = self._by_subject.pop(subject, None)
+        if stream is not None:
+            self._streams.remove(stream)
+
+    def forget(self, blob: int) -> None:
+        """Tell the node that a blob is not needed any more."""
+        if blob in self.known:
+            self.known.discard(blob)
+            self.drop_bulk(blob)
+            if not self._over:
+                self.send(wire.Forget(blob))
+
+    def flush(self) -> None:
+        """Write what is queued: control messages, then as much bulk as may be on its way."""
+        self._flush_due = False
+        if self._connection is None or self._over or self.hello is None:
+            return
+        parts: list[bytes | memoryview] = []
+        if self._control:
+            parts.extend(self._control)
+            self._control.clear()
+        if self._streams and not self._paused:
+            self._take_bulk(parts)
+        if parts:
+            self._connection.write(parts)
+
+    def _take_bulk(self, parts: list[bytes | memoryview]) -> None:
+        room = self._pacer.allowance()
+        now = self._loop.time()
+        # Slices that take a quarter of the window leave room for turns between streams.
+        chunk = min(BULK_LIMIT, max(self._pacer.window // 4, 16 << 10))
+        waiting = 0
+        while room > 0 and waiting < len(self._streams):
+            stream = self._streams.popleft()
+            count = min(chunk, room, stream.credit, stream.left)
+            if count < min(4096, stream.left):
+                # Without credit, or for crumbs: it gets its turn when there is room.
+                self._streams.append(stream)
+                waiting += 1
+                continue
+            waiting = 0
+            parts.append(pack_header(BULK, stream.subject, count))
+            parts.extend(stream.take(count))
+            stream.credit -= count
+            room -= count
+            self._pacer.on_sent(count, now)
+            if stream.left:
+                self._streams.append(stream)
+            else:
+                del self._by_subject[stream.subject]
+
+    # --- transport.base.Receiver
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self.flush()
+
+    def stderr_received(self, data: bytes) -> None:
+        self._stderr += data[: max(0, NOISE_LIMIT - len(self._stderr))]
+        if self._noise is None:
+            log.warning("%s: %s", self.node.name, data.decode(errors="replace").rstrip())
+
+    def data_received(self, data: Buffer) -> None:
+        if self._over:
+            return
+        self._unheard = 0.0
+        try:
+            if self._noise is not None:
+                data = self._skip_noise(data)
+            for found in self._reader.feed(data):
+                if type(found) is Fragment:
+                    self._take_fragment(found)
+                else:
+                    self._dispatch(wire.decode(found))  # type: ignore[arg-type]
+            self._acknowledge()
+        except ProtocolError as exc:
+            self._lose(str(exc))
+        else:
+            self._events.batch_ended(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = self._farewell or (str(exc) if exc else "the connection was closed")
+        self._lose(reason)
+
+    def _skip_noise(self, data: Buffer) -> Buffer:
+        """Return what follows the agent's magic, or nothing while it has not come."""
+        noise = self._noise
+        assert noise is not None
+        noise += data
+        at = noise.find(wire.MAGIC)
+        if at < 0:
+            if len(noise) > NOISE_LIMIT:
+                raise RemoteProtocolError(
+                    f"no agent answered, only {len(noise)} bytes of other text"
+                    f"{self._what_was_said()}"
+                )
+            return b""
+        if at:
+            log.debug("%s said before its agent: %r", self.node.name, bytes(noise[:at]))
+        self._noise = None
+        return bytes(noise[at + len(wire.MAGIC) :])
+
+    def _what_was_said(self) -> str:
+        """Return what came instead of an agent, for an error message."""
+        said = b"\n".join(bytes(part) for part in (self._noise or b"", self._stderr) if part)
+        text = said.decode(errors="replace").strip()
+        return f"; it said: {text[-2000:]}" if text else ""
+
+    def _lose(self, reason: str) -> None:
+        if self._over:
+            return
+        self._over = True
+        self._streams.clear()
+        self._by_subject.clear()
+        self._incoming.clear()
+        if self._connection is not None:
+            self._connection.abort()
+        if not self._ready.done():
+            said = self._what_was_said()
+            reason = f"{self.node.name}: its agent did not start: {reason}{said}"
+            self._ready.set_exception(NodeError(reason, node=self.node.name))
+            self._ready.exception()  # looked at: `open` may have been cancelled
+        elif self.hello is not None:
+            self._events.link_lost(self, reason)
+
+    # --- receiving
+
+    def _take_fragment(self, fragment: Fragment) -> None:
+        self._received += len(fragment.data)
+        queue = self._incoming.get(fragment.subject)
+        if queue is None:
+            return  # of an attempt that was given up
+        incoming = queue[0]
+        incoming.gather.feed(fragment.data)
+        incoming.unrenewed += len(fragment.data)
+        if incoming.gather.complete:
+            self._finish_incoming(fragment.subject, queue)
+        elif incoming.unrenewed >= CREDIT_STEP:
+            self.send(wire.Credit(fragment.subject, incoming.unrenewed))
+            incoming.unrenewed = 0
+
+    def _finish_incoming(self, subject: int, queue: deque[_Incoming]) -> None:
+        while queue and queue[0].gather.complete:
+            done = queue.popleft()
+            parts: list[Buffer] = list(done.gather.groups[0])
+            if isinstance(done.message, wire.Ended):
+                self._events.attempt_ended(self, done.message, parts)
+            else:
+                if done.unrenewed:
+                    self.send(wire.Credit(subject, done.unrenewed))
+                self._events.item_arrived(self, done.message, parts)
+        if not queue:
+            self._incoming.pop(subject, None)
+
+    def _acknowledge(self) -> None:
+        due = self._received - self._acknowledged
+        if due >= flow.ACK_EVERY or (due and not self._incoming):
+            self._acknowledged = self._received
+            self.send(wire.Ack(self._received))
+
+    def _announce(self, message: wire.Ended | wire.Item) -> list[Buffer] | None:
+        """Return the payload's parts if they are all here; else wait for them."""
+        if message.size > PAYLOAD_LIMIT or message.size < 0:
+            raise RemoteProtocolError(f"a payload of {message.size} bytes")
+        queue = self._incoming.get(message.invocation)
+        if message.size == len(message.body) and not queue:
+            if not message.layout:
+                return [message.body]
+            groups = slices(message.body, unpack_layout(message.layout, message.size))
+            # Arrays that are made of these must be writable, like those of large results.
+            return [groups[0][0], *(bytearray(part) for part in groups[0][1:])]
+        incoming = _Incoming(message)
+        if message.body:
+            incoming.gather.feed(message.body)
+        if queue is None:
+            queue = self._incoming[message.invocation] = deque()
+        queue.append(incoming)
+        return None
+
+    def _dispatch(self, message: wire.Message) -> None:
+        if isinstance(message, wire.Ended):
+            self.drop_bulk(message.invocation)
+            parts = self._announce(message)
+            if parts is not None:
+                self._events.attempt_ended(self, message, parts)
+        elif isinstance(message, wire.Returned):
+            self.drop_bulk(message.invocation)
+            self._incoming.pop(message.invocation, None)
+            self._events.attempt_returned(self, message)
+        elif isinstance(message, wire.Item):
+            parts = self._announce(message)
+            if parts is not None:
+                self._events.item_arrived(self, message, parts)
+        elif isinstance(message, wire.Output):
+            self._events.output_arrived(self, message)
+        elif isinstance(message, wire.Reading):
+            self._events.reading_arrived(self, message)
+        elif isinstance(message, wire.Ack):
+            if not self._pacer.on_acknowledged(message.received, self._loop.time()):
+                raise RemoteProtocolError(
+                    f"{message.received} bytes acknowledged of {self._pacer.sent} sent"
+                )
+            self.flush()
+        elif isinstance(message, wire.Credit):
+            stream = self._by_subject.get(message.subject)
+            if stream is not None:
+                stream.credit += message.amount
+                self.flush()
+        else:
+            self._dispatch_rare(message)
+
+    def _dispatch_rare(self, message: wire.Message) -> None:
+        if isinstance(message, wire.Heartbeat):
+            self.heartbeat = message
+        elif isinstance(message, wire.Pong):
+            sent = self._pings.pop(message.token, None)
+            if sent is not None:
+                trip = self._loop.time() - sent
+                self.round_trip = min(trip, self.round_trip or trip)
+                self._pacer.on_round_trip(trip)
+        elif isinstance(message, wire.Stored | wire.Lost):
+            self._events.blob_state(self, message)
+        elif isinstance(message, wire.EnvironmentState):
+            self.notes[message.environment] = message.notes
+            self._events.environment_state(self, message)
+        elif isinstance(message, wire.Notice):
+            log.log(message.level, "%s: %s", self.node.name, message.text)
+        elif isinstance(message, wire.Farewell):
+            self._farewell = message.reason or "its agent ended"
+        elif isinstance(message, wire.Hello):
+            self._greet(message)
+
+    def _greet(self, hello: wire.Hello) -> None:
+        if self.hello is not None:
+            raise RemoteProtocolError("a second Hello")
+        if hello.version != wire.PROTOCOL_VERSION:
+            raise RemoteProtocolError(f"protocol version {hello.version}")
+        try:
+            description = json.loads(hello.description)
+        except ValueError as exc:
+            raise RemoteProtocolError(f"a Hello that is not JSON: {exc}") from exc
+        if not isinstance(description, Mapping):
+            raise RemoteProtocolError("a Hello without a description")
+        self.description = dict(description)
+        self.hello = hello
+        if not self._ready.done():
+            self._ready.set_result(None)

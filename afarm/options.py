@@ -1,0 +1,154 @@
+"""What a view of the farm sets for its calls, checked where it is stated."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+from ._core.request import ISOLATIONS
+from .resources import Resources, parse_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CallOptions:
+    """What was stated for the calls of one view; ``None`` where nothing was.
+
+    The meanings are those of `Farm.options`.
+    """
+
+    category: str | None = None
+    stated: Resources = field(default_factory=Resources)
+    retries: int | None = None
+    retry_on: tuple[type[BaseException], ...] | None = None
+    isolation: str | None = None
+    node: str | None = None
+    priority: float | None = None
+    env: Mapping[str, str] | None = None
+    cwd: str | None = None
+
+    def under(self, inner: CallOptions) -> CallOptions:
+        """Return these options with what a nested view states instead."""
+        changed: dict[str, Any] = {
+            each.name: value
+            for each in fields(self)
+            if each.name not in ("stated", "env")
+            and (value := getattr(inner, each.name)) is not None
+        }
+        changed["stated"] = inner.stated.over(self.stated)
+        if inner.env is not None:
+            changed["env"] = {**(self.env or {}), **inner.env}
+        return replace(self, **changed)
+
+    def settings(self, stream: int | None) -> str:
+        """Return what the worker must know, as JSON; empty if there is nothing."""
+        found: dict[str, object] = {}
+        if self.env:
+            found["env"] = dict(self.env)
+        if self.cwd is not None:
+            found["cwd"] = self.cwd
+        if stream is not None:
+            found["stream"] = stream
+        return json.dumps(found) if found else ""
+
+
+def check_options(
+    *,
+    category: str | None,
+    cores: float | None,
+    memory: int | str | None,
+    disk: int | str | None,
+    gpus: int | None,
+    wall_time: float | None,
+    cpu_time: float | None,
+    processes: int | None,
+    retries: int | None,
+    retry_on: type[BaseException] | Sequence[type[BaseException]] | None,
+    isolation: str | None,
+    node: str | None,
+    priority: float | None,
+    env: Mapping[str, str] | None,
+    cwd: str | None,
+) -> CallOptions:
+    """Return the options, or say which is wrong.
+
+    Raises:
+        ValueError: If a value is not possible.
+        TypeError: If it is of the wrong type.
+    """
+    return CallOptions(
+        category=category,
+        stated=Resources(
+            cores=_positive("cores", cores),
+            memory=None if memory is None else parse_bytes(memory),
+            disk=None if disk is None else parse_bytes(disk),
+            gpus=_whole("gpus", gpus, least=0),
+            wall_time=_positive("wall_time", wall_time),
+            cpu_time=_positive("cpu_time", cpu_time),
+            processes=_whole("processes", processes, least=1),
+        ),
+        retries=check_retries(retries),
+        retry_on=_exceptions(retry_on),
+        isolation=check_isolation(isolation),
+        node=node,
+        priority=priority,
+        env=_environment(env),
+        cwd=cwd,
+    )
+
+
+def check_isolation(isolation: str | None) -> str | None:
+    """Return the isolation if there is such a one."""
+    if isolation is not None and isolation not in ISOLATIONS:
+        raise ValueError(f"isolation is 'fork', 'reuse' or 'auto', not {isolation!r}")
+    return isolation
+
+
+def check_retries(retries: int | None) -> int | None:
+    """Return the number of retries if it is one."""
+    return _whole("retries", retries, least=0)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} is a number, not {value!r}")
+    if not math.isfinite(value) or value <= 0:
+        raise ValueError(f"{name} must be above 0, not {value!r}")
+    return float(value)
+
+
+def _whole(name: str, value: int | None, *, least: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} is a whole number, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value}")
+    return value
+
+
+def _exceptions(
+    retry_on: type[BaseException] | Sequence[type[BaseException]] | None,
+) -> tuple[type[BaseException], ...] | None:
+    if retry_on is None:
+        return None
+    found = (retry_on,) if isinstance(retry_on, type) else tuple(retry_on)
+    for one in found:
+        if not (isinstance(one, type) and issubclass(one, BaseException)):
+            raise TypeError(f"retry_on names exception types, not {one!r}")
+    return found
+
+
+def _environment(env: Mapping[str, str] | None) -> Mapping[str, str] | None:
+    if env is None:
+        return None
+    for name, value in env.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env maps names to strings, not {name!r} to {value!r}")
+        if "=" in name or "\0" in name + value:
+            raise ValueError(f"env cannot hold {name!r}={value!r}")
+    return dict(env)

@@ -1,0 +1,180 @@
+"""From how an attempt ended on its node to the exception that its caller sees."""
+
+from __future__ import annotations
+
+from asyncio import CancelledError
+from typing import TypedDict
+
+from ._core.actions import Completion
+from ._wire import messages as wire
+from .call import Call
+from .errors import (
+    DependencyError,
+    FarmError,
+    InvocationCrashed,
+    InvocationError,
+    InvocationTimeout,
+    NodeLost,
+    RemoteError,
+    ResourceExhausted,
+    SerializationError,
+    Unschedulable,
+    describe_amount,
+    describe_exit,
+)
+from .payload import RemoteFailure
+from .resources import Resources, Usage, astuple
+
+# Raised as themselves these would be taken for the caller's own: a Ctrl-C, the end of
+# an iteration, a cancelled task.
+_CONFUSING = (
+    KeyboardInterrupt,
+    GeneratorExit,
+    StopIteration,
+    StopAsyncIteration,
+    CancelledError,
+    SystemExit,
+)
+
+
+def name_of(ended: wire.Ended) -> str:
+    """Return how an attempt ended, in a word or two: ``"returned"``, ``"exhausted memory"``."""
+    name = ended.outcome.name.lower()
+    return f"{name} {ended.resource}" if ended.outcome is wire.Outcome.EXHAUSTED else name
+
+
+def limit_of(resources: Resources, resource: str) -> float:
+    """Return the limit of one resource, or 0 where none is stated."""
+    value = getattr(resources, resource, None)
+    return 0.0 if value is None else float(value)
+
+
+def measured(usage: Usage, resource: str) -> float:
+    """Return what was used of a resource."""
+    return float(getattr(usage, resource, 0) or 0)
+
+
+def raised_error(call: Call, failure: RemoteFailure) -> BaseException:
+    """Return the exception for what the function raised."""
+    exception = failure.exception
+    if exception is None or isinstance(exception, _CONFUSING):
+        return RemoteError(
+            f"{call.category} raised {failure.type_name}: {failure.message} on node {call.node}, "
+            f"which cannot be raised here as itself\n{failure.traceback}".rstrip(),
+            type_name=failure.type_name,
+            traceback=failure.traceback,
+            **_facts(call),
+        )
+    exception.add_note(f"raised on node {call.node}:\n{failure.traceback}".rstrip())
+    return exception
+
+
+def unusable_error(call: Call, failure: RemoteFailure) -> FarmError:
+    """Return the error for a function or arguments that could not be loaded on the node."""
+    text = f"{failure.type_name}: {failure.message}"
+    where = f"{call.category} could not be loaded on node {call.node}"
+    if isinstance(failure.exception, ModuleNotFoundError):
+        name = failure.exception.name or ""
+        return DependencyError(
+            f"{where}: {text}; pass options(modules=[{name!r}]) or options(packages=[...]) if "
+            "it is installed here",
+            names=[name],
+        )
+    return SerializationError(f"{where}: {text}\n{failure.traceback}".rstrip(), part="arguments")
+
+
+def unpicklable_error(call: Call, failure: RemoteFailure) -> SerializationError:
+    """Return the error for a result that could not be pickled."""
+    return SerializationError(
+        f"the result of {call.category} cannot be pickled: {failure.message}"
+        f"{'; ' + failure.detail if failure.detail else ''}; return plain data instead",
+        part="result",
+    )
+
+
+def unloadable_error(call: Call, error: Exception) -> SerializationError:
+    """Return the error for a result that cannot be unpickled here."""
+    made = SerializationError(
+        f"the result of {call.category} cannot be unpickled here: {error!r}", part="result"
+    )
+    made.__cause__ = error
+    return made
+
+
+def crashed_error(call: Call, ended: wire.Ended) -> InvocationCrashed:
+    """Return the error for a process that died, or left by itself."""
+    return InvocationCrashed(
+        f"the process of {call.category} {describe_exit(ended.exit)} on node {call.node}",
+        exit=ended.exit,
+        **_facts(call),
+    )
+
+
+def exhausted_error(call: Call, resource: str, reason: str) -> InvocationError:
+    """Return the error for an invocation that went over what was stated, or over any node."""
+    usage = call.usage or Usage()
+    allocation = call.attempts[-1][2] if call.attempts else Resources()
+    limit = limit_of(allocation, resource)
+    told = describe_amount(resource, limit)
+    if resource == "wall_time":
+        return InvocationTimeout(
+            f"{call.category} was stopped after its wall time of {told} on node {call.node}",
+            **_facts(call),
+        )
+    used = describe_amount(resource, measured(usage, resource))
+    remedy = (
+        f"state more {resource} or let its category size it"
+        if limit_of(call.stated, resource)
+        else reason or "no node has more"
+    )
+    return ResourceExhausted(
+        f"{call.category} used {used} of its {told} on node {call.node} "
+        f"(attempt {call.attempt}); {remedy}",
+        resource=resource,
+        limit=limit,
+        **_facts(call),
+    )
+
+
+def completion_error(call: Call, completion: Completion, reason: str) -> InvocationError:
+    """Return the error for an invocation that the core gave up."""
+    if completion is Completion.LOST:
+        return NodeLost(f"{call.category} was lost with its node: {reason}", **_facts(call))
+    if completion is Completion.UNSCHEDULABLE:
+        wanted = ", ".join(
+            describe_amount(name, value)
+            for name, value in zip(_FIELDS, astuple(call.stated), strict=True)
+            if value is not None
+        )
+        return Unschedulable(
+            f"no node could ever hold {call.category} ({wanted or 'anything'}): {reason}",
+            **_facts(call),
+        )
+    ended = call.ended[0] if call.ended else None
+    return exhausted_error(call, ended.resource if ended else "memory", reason)
+
+
+_FIELDS = ("cores", "memory", "disk", "gpus", "wall_time", "cpu_time", "processes")
+
+
+class _Facts(TypedDict):
+    """What every `InvocationError` carries."""
+
+    node: str | None
+    attempts: int
+    usage: Usage | None
+    output: str
+
+
+def _facts(call: Call) -> _Facts:
+    tail = ""
+    if call.ended is not None and call.ended[0].output:
+        tail = call.ended[0].output.decode(errors="replace")
+    elif call.output is not None:
+        tail = str(call.output)
+    return {
+        "node": call.node,
+        "attempts": len(call.attempts or ()),
+        "usage": call.usage,
+        "output": tail,
+    }

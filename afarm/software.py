@@ -1,0 +1,90 @@
+"""What software each function needs, found once and in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from .environments import Environment, analyze
+
+
+@dataclass(slots=True, eq=False)
+class Software:
+    """The environment of some functions, as each kind of node needs it.
+
+    Attributes:
+        id: Its number in the farm, by which the core and the nodes know it.
+        in_place: For nodes that use this side's own interpreter and packages.
+        shipped: For all others; made when the first such node needs it.
+    """
+
+    id: int
+    in_place: Environment
+    function: Callable[..., Any]
+    shipped: Environment | None = None
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class SoftwareLibrary:
+    """Remembers what was found out about each function.
+
+    Args:
+        numbers: Where numbers for environments come from.
+    """
+
+    def __init__(self, numbers: itertools.count[int]) -> None:
+        self._numbers = numbers
+        self._by_function: dict[int, tuple[weakref.ref[Any], Software]] = {}
+        self._by_content: dict[tuple[Environment, Environment | None], Software] = {}
+
+    def known(self, function: Callable[..., Any]) -> Software | None:
+        """Return what a function needs, if that has been found out."""
+        entry = self._by_function.get(id(function))
+        return entry[1] if entry is not None and entry[0]() is function else None
+
+    async def find(self, function: Callable[..., Any], *, ship: bool) -> Software:
+        """Find out what a function needs; in a thread.
+
+        Args:
+            function: What is to run.
+            ship: Whether some node needs the software shipped.
+
+        Raises:
+            DependencyError: If something it imports cannot be found here.
+        """
+        software = self.known(function)
+        if software is not None and (software.shipped is not None or not ship):
+            return software
+        in_place, shipped = await asyncio.to_thread(_look_at, function, ship)
+        software = self._by_content.get((in_place, shipped))
+        if software is None:
+            software = Software(next(self._numbers), in_place, function, shipped)
+            self._by_content[in_place, shipped] = software
+        self._remember(function, software)
+        return software
+
+    async def ship(self, software: Software) -> Environment:
+        """Return the environment to ship, finding it out now if no node needed it before."""
+        async with software.lock:
+            if software.shipped is None:
+                _, software.shipped = await asyncio.to_thread(_look_at, software.function, True)
+        assert software.shipped is not None
+        return software.shipped
+
+    def _remember(self, function: Callable[..., Any], software: Software) -> None:
+        key = id(function)
+        try:
+            ref = weakref.ref(function, lambda _: self._by_function.pop(key, None))
+        except TypeError:  # cannot be referred to weakly: looked at again each time
+            return
+        self._by_function[key] = (ref, software)
+
+
+def _look_at(function: Callable[..., Any], ship: bool) -> tuple[Environment, Environment | None]:
+    dependencies = analyze(function)
+    in_place = Environment.in_place(dependencies.preload)
+    return in_place, Environment.shipped(dependencies) if ship else None

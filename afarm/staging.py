@@ -1,0 +1,141 @@
+"""What a node must have before a call can start there, each sent once."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import struct
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from ._wire import messages as wire
+from ._wire.payloads import join
+from .call import Call
+from .environments import Bundle
+from .link import Link
+from .payload import PickledFunction
+from .software import SoftwareLibrary
+
+log = logging.getLogger("afarm")
+
+# Functions that nothing waits for are kept on the nodes up to this number: a loop that
+# submits a new lambda each time must not fill them.
+IDLE_FUNCTIONS = 256
+
+
+@dataclass(slots=True)
+class _FunctionBlob:
+    id: int
+    pickled: PickledFunction
+    calls: int = 0
+
+
+class Staging:
+    """Knows the blobs of one farm and brings them to the nodes.
+
+    Args:
+        library: What software each function needs.
+        numbers: Where the numbers of blobs come from.
+    """
+
+    def __init__(self, library: SoftwareLibrary, numbers: itertools.count[int]) -> None:
+        self._library = library
+        self._numbers = numbers
+        self._functions: OrderedDict[str, _FunctionBlob] = OrderedDict()
+        self._bundles: dict[str, tuple[int, Bundle]] = {}
+        self._bundle_of: dict[int, Bundle] = {}
+
+    def hold(self, function: PickledFunction) -> None:
+        """Note that a call needs a function."""
+        blob = self._functions.get(function.digest)
+        if blob is None:
+            blob = _FunctionBlob(next(self._numbers), function)
+            self._functions[function.digest] = blob
+        blob.calls += 1
+
+    def release(self, function: PickledFunction, links: dict[str, Link]) -> None:
+        """Note that a call needs a function no more."""
+        blob = self._functions[function.digest]
+        blob.calls -= 1
+        if blob.calls or len(self._functions) <= IDLE_FUNCTIONS:
+            return
+        for digest, idle in self._functions.items():
+            if not idle.calls:
+                del self._functions[digest]
+                for link in links.values():
+                    link.forget(idle.id)
+                return
+
+    def ready(self, call: Call, link: Link) -> bool:
+        """Whether all that the node may lack can be sent at once."""
+        software = call.target.software
+        assert software is not None
+        return link.node.in_place or software.id in link.known
+
+    async def prepare(self, call: Call, link: Link) -> None:
+        """Find out and pack what the node may lack.
+
+        Raises:
+            DependencyError: If something the function imports cannot be found or packed.
+        """
+        software = call.target.software
+        assert software is not None
+        environment = await self._library.ship(software)
+        numbers = {}
+        for bundle in environment.bundles:
+            if bundle.digest not in self._bundles:
+                number = next(self._numbers)
+                self._bundles[bundle.digest] = (number, bundle)
+                self._bundle_of[number] = bundle
+            numbers[bundle.digest] = self._bundles[bundle.digest][0]
+        if software.id not in link.known:
+            link.known.add(software.id)
+            link.send(wire.Environment(software.id, environment.describe(numbers)))
+
+    def send(self, call: Call, link: Link) -> None:
+        """Queue what the node lacks, before the call itself."""
+        software = call.target.software
+        function = call.function
+        assert software is not None
+        assert function is not None
+        known = link.known
+        if software.id not in known:
+            known.add(software.id)
+            link.send(wire.Environment(software.id, software.in_place.describe({})))
+        blob = self._functions[function.digest]
+        if blob.id not in known:
+            data = blob.pickled.data
+            message = wire.Blob(blob.id, len(data), "", "function", call.category)
+            link.send_blob(message, (data,))
+        if call.arguments is not None and call.arguments.refs:
+            for ref in call.arguments.refs:
+                if ref.blob not in known:
+                    pieces = join(ref.packed.parts())
+                    size = sum(memoryview(piece).nbytes for piece in pieces)
+                    link.send_blob(wire.Blob(ref.blob, size, "", "object", ""), pieces)
+
+    def function_blob(self, call: Call) -> int:
+        """Return the number of the blob of a call's function."""
+        assert call.function is not None
+        return self._functions[call.function.digest].id
+
+    def ref_blobs(self, call: Call) -> bytes:
+        """Return the numbers of the objects that a call's arguments refer to."""
+        if call.arguments is None or not call.arguments.refs:
+            return b""
+        numbers = list(dict.fromkeys(ref.blob for ref in call.arguments.refs))
+        return struct.pack(f"<{len(numbers)}Q", *numbers)
+
+    def blob_state(self, link: Link, state: wire.Stored | wire.Lost) -> None:
+        """Send a bundle that the node says it lacks."""
+        bundle = self._bundle_of.get(state.blob)
+        if bundle is None or isinstance(state, wire.Stored):
+            if bundle is None and isinstance(state, wire.Lost):
+                # An object or function: the next call that needs it brings it again.
+                link.known.discard(state.blob)
+            return
+        if state.reason != "absent":
+            log.warning("%s could not keep %s: %s", link.node.name, bundle.name, state.reason)
+        link.send_file(
+            wire.Blob(state.blob, bundle.size, bundle.digest, "bundle", bundle.name), bundle.path
+        )
