@@ -19,6 +19,7 @@ _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _NOISE = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN", "PRECALL", "PUSH_NULL", "TO_BOOL"})
 _DYNAMIC = frozenset({"import_module", "__import__"})
+_COMPUTING = frozenset({"BINARY_ADD", "BINARY_MODULO", "BINARY_OP", "BUILD_STRING", "FORMAT_VALUE"})
 _TOLERANT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
 
@@ -109,7 +110,7 @@ def _imports(code: CodeType, steps: list[dis.Instruction], lazy: bool) -> Iterat
     jumps = [
         (step.offset, step.argval)
         for step in steps
-        if step.opcode in dis.hasjrel + dis.hasjabs and _is_conditional(step.opname)
+        if step.opcode in dis.hasjrel + dis.hasjabs and _may_skip(step.opname)
     ]
     for at, line, name, level, members in found:
         offset = steps[at].offset
@@ -125,17 +126,21 @@ def _line(step: dis.Instruction) -> int:
     return number if isinstance(number, int) and not isinstance(number, bool) else 0
 
 
-def _is_conditional(opname: str) -> bool:
-    return "_IF_" in opname or opname == "FOR_ITER"
+def _may_skip(opname: str) -> bool:
+    # An unconditional jump forward leads over an `else`.
+    return "_IF_" in opname or opname in ("FOR_ITER", "JUMP_FORWARD")
 
 
 def _literal_import(steps: list[dis.Instruction], at: int) -> str | None:
     """Return the module of ``import_module("...")`` when its name is a constant."""
-    constants = []
-    for step in steps[at + 1 : at + 3]:
-        if step.opname != "LOAD_CONST" or not isinstance(step.argval, str):
+    constants: list[str] = []
+    for step in steps[at + 1 : at + 12]:
+        if step.opname == "LOAD_CONST" and isinstance(step.argval, str):
+            constants.append(step.argval)
+        elif not constants or step.opname in _COMPUTING:
+            return None
+        elif "CALL" in step.opname:
             break
-        constants.append(step.argval)
     if not constants:
         return None
     name = constants[0]
@@ -162,20 +167,13 @@ def _type_checking_ranges(steps: list[dis.Instruction]) -> list[tuple[int, int]]
 def _tolerant_ranges(code: CodeType, steps: list[dis.Instruction]) -> list[tuple[int, int]]:
     """Return the ranges of offsets in which an ImportError is caught."""
     entries = dis.Bytecode(code).exception_entries  # type: ignore[attr-defined]
-    offsets = {step.offset: at for at, step in enumerate(steps)}
+    at_offset = {step.offset: at for at, step in enumerate(steps)}
 
     def catches(target: int, seen: frozenset[int]) -> bool:
-        if target in seen or target not in offsets:
+        if target in seen or target not in at_offset:
             return False
-        for step in steps[offsets[target] : offsets[target] + 8]:
-            if step.opname == "WITH_EXCEPT_START":
-                return "suppress" in code.co_names
-            if step.opname == "POP_TOP":
-                return True  # a bare `except:`
-            if step.opname in _LOADS | _ATTRIBUTES and step.argval in _TOLERANT:
-                return True
-            if step.opname in {"RERAISE", "CHECK_EXC_MATCH"}:
-                break
+        if _handles(code, steps, at_offset, target):
+            return True
         # A `finally` or another `except` inside: what encloses the handler may catch it.
         return any(
             catches(entry.target, seen | {target})
@@ -184,3 +182,28 @@ def _tolerant_ranges(code: CodeType, steps: list[dis.Instruction]) -> list[tuple
         )
 
     return [(entry.start, entry.end) for entry in entries if catches(entry.target, frozenset())]
+
+
+def _handles(
+    code: CodeType, steps: list[dis.Instruction], at_offset: dict[int, int], target: int
+) -> bool:
+    """Return whether one of the ``except`` clauses that begin at an offset takes an ImportError."""
+    at = at_offset[target]
+    if steps[at].opname != "PUSH_EXC_INFO":
+        return False
+    at += 1
+    if steps[at].opname == "WITH_EXCEPT_START":
+        return "suppress" in code.co_names
+    while at < len(steps):
+        if steps[at].opname == "POP_TOP":
+            return True  # a bare `except:`
+        names = []
+        while steps[at].opname in _LOADS | _ATTRIBUTES | {"BUILD_TUPLE"}:
+            names.append(steps[at].argval)
+            at += 1
+        if steps[at].opname != "CHECK_EXC_MATCH":
+            return False  # a `finally`
+        if not _TOLERANT.isdisjoint(names):
+            return True
+        at = at_offset.get(steps[at + 1].argval, len(steps))  # the next clause
+    return False

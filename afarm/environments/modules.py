@@ -86,13 +86,25 @@ def _find(name: str, folders: tuple[str, ...] | None) -> ModuleSpec | None:
         return spec
     for finder in list(sys.meta_path):
         find_spec = getattr(finder, "find_spec", None)
-        spec = find_spec(name, folders) if find_spec is not None else None
+        try:
+            spec = find_spec(name, folders) if find_spec is not None else None
+        except KeyError:
+            # A folder without __init__.py in a package that is not imported: such a
+            # namespace asks `sys.modules` for its parent as soon as it is made.
+            spec = _namespace_inside(name, folders or ())
         if spec is not None:
             return spec if isinstance(spec, ModuleSpec) else None
     file = getattr(loaded, "__file__", None)
     if isinstance(file, str):  # loaded by hand, from a place that no finder looks at
         return _spec_of_file(name, file)
     return None
+
+
+def _namespace_inside(name: str, parents: tuple[str, ...]) -> ModuleSpec:
+    spec = ModuleSpec(name, None, is_package=True)
+    inner = (os.path.join(parent, name.rpartition(".")[2]) for parent in parents)
+    spec.submodule_search_locations = [folder for folder in inner if os.path.isdir(folder)]
+    return spec
 
 
 def _spec_of_file(name: str, file: str) -> ModuleSpec:

@@ -70,9 +70,10 @@ def token_of(value: object) -> object:
 
     Data of plain types is told by its type alone: it imports nothing.
     """
-    if isinstance(value, (ModuleType, FunctionType, BuiltinFunctionType, type)):
+    kind = type(value)
+    if issubclass(kind, (ModuleType, FunctionType, BuiltinFunctionType, type)):
         return value
-    if isinstance(value, _PLAIN):
+    if issubclass(kind, _PLAIN):
         return _PLAIN
     return id(value)
 
@@ -182,7 +183,7 @@ class _Scanner:
                 continue  # a builtin, or an error that the call itself will tell
             value = scope[name]
             self.bindings.append(Binding(scope, name, token_of(value)))
-            if isinstance(value, ModuleType):
+            if issubclass(type(value), ModuleType):
                 value = _deepest_module(value, chain[1:])
             self.add(value, here)
 

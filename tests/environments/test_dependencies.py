@@ -1,0 +1,366 @@
+"""From a function to distributions, own modules and what is missing."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from packaging.requirements import Requirement
+
+from afarm.environments import Dependencies, analyze
+from afarm.environments.installed import Installed
+from afarm.environments.modules import locate
+from afarm.errors import DependencyError
+from tests.environments.made_up import Install, Project
+
+
+def by_value(source: str, **names: object) -> Any:
+    scope: dict[str, object] = {"__name__": "__main__", **names}
+    exec(source, scope)
+    return scope["f"]
+
+
+def names(found: Dependencies) -> list[str]:
+    return [distribution.name for distribution in found.distributions]
+
+
+def trees(found: Dependencies) -> dict[str, list[str]]:
+    return {tree.name: [file.name for file in tree.files] for tree in found.local}
+
+
+def test_the_closure_of_numpy_is_numpy() -> None:
+    found = analyze(by_value("def f():\n  import numpy as np\n  return np.zeros(1)"))
+
+    assert found.requirements() == [f"numpy=={importlib.metadata.version('numpy')}"]
+    assert found.local == ()
+    assert found.missing == ()
+    assert found.preload == ("numpy",)
+    (numpy,) = found.distributions
+    listed = {file.name for file in numpy.files}
+    assert "site-packages/numpy/__init__.py" in listed
+    assert any(file.native for file in numpy.files)
+    assert any(name.startswith("site-packages/numpy.libs/") for name in listed)
+    assert not any(name.endswith(".pyc") for name in listed)
+    assert numpy.bytes == sum(os.stat(file.path).st_size for file in numpy.files)
+
+
+def test_the_closure_is_what_the_metadata_requires() -> None:
+    found = analyze(by_value("def f():\n  import rich.table"))
+
+    expected = {"rich"}
+    pending = ["rich"]
+    while pending:
+        for line in importlib.metadata.requires(pending.pop()) or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                if requirement.name.lower() not in expected:
+                    expected.add(requirement.name.lower())
+                    pending.append(requirement.name)
+    assert {name.lower() for name in names(found)} == expected
+    assert found.preload == ("rich.table",)
+
+
+def test_the_standard_library_needs_nothing() -> None:
+    found = analyze(by_value("def f():\n  import json, xml.dom.minidom, _socket, sys"))
+
+    assert found == Dependencies((), (), (), (), ())
+
+
+def test_markers_extras_and_circles_are_followed(install: Install) -> None:
+    install("top", {"top.py": ""}, requires=("mid[fast,absent]", "never; sys_platform == 'none'"))
+    install(
+        "mid",
+        {"mid.py": ""},
+        requires=("speed; extra == 'fast'", "other; extra == 'slow'", "top", "not-installed"),
+        extras=("fast", "slow"),
+    )
+    for name in ("speed", "other", "never"):
+        install(name, {f"{name}.py": ""})
+
+    assert names(analyze(by_value("def f(): import top"))) == ["mid", "speed", "top"]
+    assert names(analyze(by_value("def f(): import mid"))) == ["mid", "speed", "top"]
+    assert names(analyze(by_value("def f(): import speed"))) == ["speed"]
+
+
+def test_packages_of_one_namespace_are_told_apart(install: Install) -> None:
+    install("space-one", {"space/one.py": ""})
+    install("space-two", {"space/two/__init__.py": ""})
+
+    assert names(analyze(by_value("def f(): import space.one"))) == ["space-one"]
+    assert names(analyze(by_value("def f(): from space import two"))) == ["space-two"]
+
+
+def test_of_two_distributions_with_one_name_the_first_on_the_path_counts(
+    install: Install, tmp_path: Path
+) -> None:
+    folder = install("twin", {"twin.py": "first"}, version="2.0")
+    other = tmp_path / "later"
+    (other / "twin-1.0.dist-info").mkdir(parents=True)
+    (other / "twin-1.0.dist-info" / "METADATA").write_text("Name: twin\nVersion: 1.0\n")
+
+    assert Installed([str(folder), str(other)]).describe("twin").version == "2.0"
+    assert Installed([str(other), str(folder)]).describe("twin").version == "1.0"
+
+
+def test_a_distribution_without_a_record_is_taken_by_its_top_level(install: Install) -> None:
+    install(
+        "debian",
+        {"debian_mod/__init__.py": "", "debian-1.0.dist-info/top_level.txt": "debian_mod\n"},
+        record=False,
+    )
+
+    found = analyze(by_value("def f(): import debian_mod"))
+
+    assert names(found) == ["debian"]
+    assert [file.name for file in found.distributions[0].files] == [
+        "site-packages/debian_mod/__init__.py"
+    ]
+
+
+def test_a_module_beside_the_script_travels_as_one_file(project: Project) -> None:
+    project.write({"own_helpers.py": "import json\n", "own_unrelated.py": ""})
+
+    found = analyze(by_value("def f(): import own_helpers"))
+
+    assert trees(found) == {"own_helpers.py": ["source/own_helpers.py"]}
+    assert found.preload == ()
+    assert found.missing == ()
+
+
+def test_a_package_travels_whole_with_what_its_modules_import(project: Project) -> None:
+    project.write(
+        {
+            "own_pkg/__init__.py": "from . import core\n",
+            "own_pkg/core.py": "from .deep.inner import x\nimport own_other\n",
+            "own_pkg/deep/inner.py": "import numpy.linalg\nx = 1\n",
+            "own_pkg/unused.py": "",
+            "own_other.py": "",
+        }
+    )
+    (project.folder / "own_pkg" / "data.csv").write_text("1,2")
+    (project.folder / "own_pkg" / ".secret").write_text("")
+    (project.folder / "own_pkg" / "__pycache__").mkdir()
+    (project.folder / "own_pkg" / "__pycache__" / "core.pyc").write_text("")
+
+    found = analyze(by_value("def f(): from own_pkg import core"))
+
+    assert trees(found) == {
+        "own_other.py": ["source/own_other.py"],
+        "own_pkg": [
+            "source/own_pkg/__init__.py",
+            "source/own_pkg/core.py",
+            "source/own_pkg/data.csv",
+            "source/own_pkg/deep/inner.py",
+            "source/own_pkg/unused.py",
+        ],
+    }
+    assert names(found) == ["numpy"]
+    assert found.preload == ("numpy.linalg",)
+    where = {needed.module: needed.where for needed in found.modules}
+    assert where["numpy.linalg"] == "own_pkg.deep.inner (inner.py:1)"
+
+
+def test_nothing_is_imported_to_find_out(project: Project) -> None:
+    project.write(
+        {
+            "own_loud/__init__.py": "raise SystemExit('imported')",
+            "own_loud/inner.py": "import numpy\n",
+        }
+    )
+
+    found = analyze(by_value("def f(): import own_loud.inner"))
+
+    assert names(found) == ["numpy"]
+    assert "own_loud" not in sys.modules
+
+
+def test_a_folder_without_an_init_file_is_a_package_too(project: Project) -> None:
+    project.write({"own_plain/tools.py": "", "own_plain/more.py": ""})
+
+    found = analyze(by_value("def f(): from own_plain import tools"))
+
+    assert trees(found) == {"own_plain": ["source/own_plain/more.py", "source/own_plain/tools.py"]}
+
+
+def test_a_function_of_an_own_module_brings_its_module(project: Project) -> None:
+    project.write({"own_tasks.py": "import numpy as np\ndef f(x): return np.zeros(x)\n"})
+
+    found = analyze(project.load("own_tasks").f)
+
+    assert trees(found) == {"own_tasks.py": ["source/own_tasks.py"]}
+    assert names(found) == ["numpy"]
+
+
+def test_an_editable_install_travels_as_source_with_its_metadata(
+    install: Install, project: Project
+) -> None:
+    project.write({"own_edit/__init__.py": ""})
+    install("needed", {"needed.py": ""})
+    install("own-edit", requires=("needed",), editable=project.folder)
+
+    found = analyze(by_value("def f(): import own_edit"))
+
+    assert trees(found) == {"own_edit": ["source/own_edit/__init__.py"]}
+    assert names(found) == ["needed", "own-edit"]
+    assert [file.name for file in found.distributions[1].files] == [
+        "site-packages/own-edit-1.0.dist-info/METADATA",
+        "site-packages/own-edit-1.0.dist-info/RECORD",
+    ]
+
+
+def test_a_module_loaded_by_hand_travels_under_its_name(tmp_path: Path) -> None:
+    file = tmp_path / "other_name.py"
+    file.write_text("def f(): return 1\n")
+    spec = importlib.util.spec_from_file_location("by_hand", file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["by_hand"] = module
+    try:
+        spec.loader.exec_module(module)
+        found = analyze(module.f)
+    finally:
+        del sys.modules["by_hand"]
+
+    assert trees(found) == {"by_hand.py": ["source/by_hand.py"]}
+
+
+def test_a_missing_module_is_an_error_that_names_it_and_its_place() -> None:
+    found = analyze(by_value("def f():\n\n  import not_there.inner"))
+
+    assert [needed.module for needed in found.missing] == ["not_there.inner"]
+    with pytest.raises(DependencyError, match=r"'not_there.inner', seen in f \(<string>:3\)") as e:
+        found.check()
+    assert e.value.names == ("not_there.inner",)
+
+
+def test_a_missing_module_of_an_own_package_is_told(project: Project) -> None:
+    project.write(
+        {"own_gap/__init__.py": "from . import here\n", "own_gap/here.py": "import own_gap.gone\n"}
+    )
+
+    found = analyze(by_value("def f(): import own_gap"))
+
+    assert [needed.module for needed in found.missing] == ["own_gap.gone"]
+
+
+def test_what_the_function_can_do_without_may_be_missing(project: Project) -> None:
+    project.write(
+        {
+            "own_soft.py": "try:\n  import not_there_a\nexcept ImportError: pass\n"
+            "def g():\n  import not_there_b\n"
+        }
+    )
+
+    found = analyze(
+        by_value("def f():\n  import own_soft\n  if own_soft: import not_there_c\n  return 1")
+    )
+
+    assert {needed.module for needed in found.missing} == {
+        "not_there_a",
+        "not_there_b",
+        "not_there_c",
+    }
+    found.check()
+
+
+def test_a_guarded_import_that_is_here_travels() -> None:
+    fn = by_value("def f():\n  try:\n    import numpy\n  except ImportError: pass")
+
+    assert names(analyze(fn)) == ["numpy"]
+    assert analyze(fn).preload == ()
+
+
+def test_a_module_made_at_run_time_is_not_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "made_at_run_time", ModuleType("made_at_run_time"))
+
+    assert analyze(by_value("def f(): import made_at_run_time")).missing == ()
+
+
+def test_packages_and_modules_that_are_named_come_along(project: Project) -> None:
+    project.write({"own_plugin.py": "import rich\n"})
+
+    found = analyze(by_value("def f(): pass"), packages=["NumPy"], modules=["own_plugin"])
+
+    assert names(found) == ["markdown-it-py", "mdurl", "numpy", "Pygments", "rich"]
+    assert list(trees(found)) == ["own_plugin.py"]
+
+
+def test_a_package_that_is_not_installed_is_an_error() -> None:
+    with pytest.raises(DependencyError, match="pip install not-installed-at-all"):
+        analyze(len, packages=["not-installed-at-all"])
+    with pytest.raises(DependencyError, match="not a requirement"):
+        analyze(len, packages=["!"])
+
+
+def test_what_cannot_be_called_is_refused() -> None:
+    with pytest.raises(TypeError, match="a function is needed"):
+        analyze(3)  # type: ignore[arg-type]
+
+
+def test_the_same_function_is_looked_at_once_until_a_global_is_another_one() -> None:
+    fn = by_value("def g(): pass\ndef f(): return g()")
+
+    first = analyze(fn)
+    assert analyze(fn) is first
+    exec("def g(): import numpy", fn.__globals__)
+    assert names(analyze(fn)) == ["numpy"]
+
+
+def test_lambdas_of_one_line_are_looked_at_once_unless_they_hold_other_functions() -> None:
+    def make(held: object) -> Any:
+        return lambda: held
+
+    assert analyze(make(1)) is analyze(make(2))
+    assert names(analyze(make(by_value("def f(): import numpy")))) == ["numpy"]
+    assert analyze(make([1])) is not analyze(make([2]))
+
+
+def test_an_edited_module_is_noticed_with_the_next_new_function(project: Project) -> None:
+    project.write({"own_edited.py": "import json\n"})
+    assert names(analyze(by_value("def f(): import own_edited"))) == []
+
+    project.write({"own_edited.py": "import numpy, json\n"})
+    found = analyze(by_value("def f():\n  import own_edited"))
+
+    assert names(found) == ["numpy"]
+
+
+def test_a_file_too_large_to_travel_with_code_is_left_out_and_told(project: Project) -> None:
+    project.write({"own_heavy/__init__.py": ""})
+    with open(project.folder / "own_heavy" / "model.bin", "wb") as file:
+        file.truncate((50 << 20) + 1)
+
+    found = analyze(by_value("def f(): import own_heavy"))
+
+    assert trees(found) == {"own_heavy": ["source/own_heavy/__init__.py"]}
+    assert "model.bin (50.0 MiB) is too large to travel with own_heavy" in found.notes[0]
+
+
+def test_links_inside_a_package_are_followed_once(project: Project, tmp_path: Path) -> None:
+    project.write({"own_links/__init__.py": ""})
+    package = project.folder / "own_links"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "table.txt").write_text("1")
+    (package / "data").symlink_to(tmp_path / "elsewhere")
+    (package / "loop").symlink_to(package)
+    (package / "dangling").symlink_to(tmp_path / "nowhere")
+
+    found = analyze(by_value("def f(): import own_links"))
+
+    assert trees(found)["own_links"] == [
+        "source/own_links/__init__.py",
+        "source/own_links/data/table.txt",
+    ]
+
+
+def test_locating_a_module_stops_where_it_is_not_found() -> None:
+    assert [part.name for part in locate("numpy.linalg.nothing.there")] == ["numpy", "numpy.linalg"]
+    assert locate("not_there") == ()
+    assert locate("sys") == ()
