@@ -42,7 +42,15 @@ class Counts:
 
 @dataclass(frozen=True, slots=True)
 class InvocationView:
-    """Where an invocation is at this moment."""
+    """Where an invocation is at this moment.
+
+    Attributes:
+        state: One of the table's.
+        node: Where it was sent; ``None`` while it waits.
+        attempt: How often it was sent to a node.
+        allocation: What it has, or would get now; ``None`` while no node could hold it.
+        retries_used: How many of its retries are used up.
+    """
 
     state: State
     node: NodeName | None
@@ -502,12 +510,13 @@ class FarmState:
             KeyError: If it is over, or never was.
         """
         invocation = self._invocations[number]
-        group = invocation.group
+        group, queue = invocation.group, invocation.queue
+        grant = group.grant if group is not None else None if queue is None else queue.grant
         return InvocationView(
             state=invocation.state,
             node=None if group is None else group.node.name,
             attempt=invocation.attempt,
-            allocation=None if group is None else group.grant.allocation,
+            allocation=None if grant is None else grant.allocation,
             retries_used=invocation.retries_used,
         )
 

@@ -75,6 +75,7 @@ class NodeView:
     in_use: Resources
     running: int
     queued: int
+    reserved: bool  # kept free for an invocation that has waited long
 
 
 class Node:
@@ -283,6 +284,7 @@ class Node:
             ),
             running=len(self.running),
             queued=self.queued,
+            reserved=self.reserved is not None,
         )
 
     def __repr__(self) -> str:

@@ -1,0 +1,161 @@
+"""Whatever happens in whatever order, the core keeps its promises."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from afarm._core import events as event
+from afarm._core.node import NodeState
+from afarm._core.request import Request
+from afarm.resources import Resources, Usage
+
+from tests.property.farm_model import Agent, World
+from tests.property.strategies import NODE_NAMES, capacities, requests, seconds, usages
+
+
+class FarmMachine(RuleBasedStateMachine):
+    """Users, nodes and time act; `World.check` is called after each thing they do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+
+    @initialize(capacity=capacities)
+    def begin_with_a_node(self, capacity: Resources) -> None:
+        self.world.tell(event.AddNode("a", self.world.at))
+        self._connect("a", capacity)
+
+    # --- the user
+
+    @rule(request=requests, count=st.sampled_from([1, 1, 3, 20]))
+    def submit(self, request: Request, count: int) -> None:
+        world = self.world
+        submits = []
+        for _ in range(count):
+            number = len(world.requests) + 1
+            world.requests[number] = request
+            submits.append(event.Submit(number, request, world.at))
+        world.tell(*submits)
+
+    @precondition(lambda self: self.world.requests)
+    @rule(data=st.data())
+    def cancel(self, data: st.DataObject) -> None:
+        number = data.draw(st.integers(1, len(self.world.requests)))
+        self.world.tell(event.Cancel(number, self.world.at))
+
+    @rule(name=st.sampled_from(NODE_NAMES))
+    def add_node(self, name: str) -> None:
+        if not self._known(name):
+            self.world.tell(event.AddNode(name, self.world.at))
+
+    @rule(name=st.sampled_from(NODE_NAMES), drop=st.booleans())
+    def remove_node(self, name: str, drop: bool) -> None:
+        if not self._known(name):
+            return
+        if drop:
+            self.world.drop(name)
+        else:
+            self.world.tell(event.DrainNode(name, self.world.at))
+
+    # --- the nodes
+
+    @precondition(lambda self: self.world.connecting)
+    @rule(capacity=capacities, fails=st.sampled_from([False, False, True]), data=st.data())
+    def connect(self, capacity: Resources, fails: bool, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.world.connecting)))
+        if fails:
+            del self.world.connecting[name]
+            self.world.tell(event.NodeFailed(name, "refused", self.world.at))
+        else:
+            self._connect(name, capacity)
+
+    @precondition(lambda self: self.world.agents)
+    @rule(memory=st.booleans(), data=st.data())
+    def lose(self, memory: bool, data: st.DataObject) -> None:
+        self.world.lose(self._agent(data), memory=memory)
+
+    @precondition(lambda self: any(agent.inbox for agent in self.world.agents.values()))
+    @rule(data=st.data(), count=st.sampled_from([1, 1, 5, 30]))
+    def take_messages(self, data: st.DataObject, count: int) -> None:
+        agents = self.world.agents
+        name = data.draw(st.sampled_from(sorted(n for n in agents if agents[n].inbox)))
+        for _ in range(min(count, len(agents[name].inbox))):
+            self.world.step(name)
+
+    @precondition(lambda self: any(agent.outbox for agent in self.world.agents.values()))
+    @rule(data=st.data(), count=st.sampled_from([1, 1, 5, 30]))
+    def send_messages(self, data: st.DataObject, count: int) -> None:
+        agents = self.world.agents
+        name = data.draw(st.sampled_from(sorted(n for n in agents if agents[n].outbox)))
+        self.world.receive(name, count)
+
+    @precondition(lambda self: any(agent.live for agent in self.world.agents.values()))
+    @rule(
+        data=st.data(),
+        usage=usages,
+        how=st.sampled_from(["finish", "finish", "finish", "fail", "retry", "exhaust", "kill"]),
+        resource=st.sampled_from(["memory", "memory", "cores", "disk", "wall_time"]),
+    )
+    def end_a_tree(self, data: st.DataObject, usage: Usage, how: str, resource: str) -> None:
+        at = self.world.at
+        agents = self.world.agents
+        name = data.draw(st.sampled_from(sorted(n for n in agents if agents[n].live)))
+        number = data.draw(st.sampled_from(sorted(agents[name].live)))
+        ending: event.Event = event.Finished(0, 0, usage, 0, at)
+        if how in ("fail", "retry"):
+            ending = event.Failed(0, 0, usage, 0, how == "retry", at)
+        elif how == "exhaust":
+            ending = event.Exhausted(0, 0, resource, usage, 0, at)
+        elif how == "kill":
+            ending = event.Killed(0, 0, usage, 0, at)
+        self.world.ran(agents[name].end(number, ending))
+        self.world.check()
+
+    @precondition(lambda self: self.world.stale)
+    @rule()
+    def hear_from_a_lost_connection(self) -> None:
+        self.world.tell(self.world.stale.popleft())
+
+    # --- time
+
+    @rule(passed=seconds)
+    def wait(self, passed: float) -> None:
+        self.world.at += passed
+        self.world.tell(event.Tick(self.world.at))
+
+    @precondition(lambda self: self.world.wake is not None)
+    @rule()
+    def wait_until_woken(self) -> None:
+        world = self.world
+        assert world.wake is not None
+        world.at, world.wake = max(world.at, world.wake), None
+        world.tell(event.Tick(world.at))
+
+    def teardown(self) -> None:
+        self.world.settle()
+
+    def _connect(self, name: str, capacity: Resources) -> None:
+        del self.world.connecting[name]
+        self.world.agents[name] = Agent(capacity)
+        self.world.tell(event.NodeUp(name, capacity, self.world.at))
+
+    def _agent(self, data: st.DataObject) -> str:
+        return data.draw(st.sampled_from(sorted(self.world.agents)))
+
+    def _known(self, name: str) -> bool:
+        return any(
+            view.name == name and view.state is not NodeState.GONE
+            for view in self.world.state.nodes()
+        )
+
+
+FarmMachine.TestCase.settings = settings(
+    max_examples=60,
+    stateful_step_count=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+test_the_core_keeps_its_promises = pytest.mark.slow(FarmMachine.TestCase)
