@@ -58,12 +58,12 @@ def describe_end(
         error = NodeError(
             f"node {name}: the command was not found there{stderr.shown()}", node=name
         )
+    elif exc is not None and not code:
+        error = NodeError(f"node {name}: the connection was lost: {exc}", node=name)
     elif code is not None:
         error = NodeError(
             f"node {name}: the agent {describe_exit(code)}{stderr.shown()}", node=name
         )
-    elif exc is not None:
-        error = NodeError(f"node {name}: the connection was lost: {exc}", node=name)
     else:
         error = NodeError(f"node {name}: the connection was closed{stderr.shown()}", node=name)
     error.__cause__ = exc

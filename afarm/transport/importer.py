@@ -85,7 +85,11 @@ def complete() -> None:
         return
     package.__path__[:] = spec.submodule_search_locations
     package.__file__ = spec.origin
-    spec.loader.exec_module(package)
+    try:
+        spec.loader.exec_module(package)
+    except BaseException:
+        package.__path__.clear()  # not half of it: whoever asks again sees the same error
+        raise
 
 
 def _public_name(name: str) -> Any:
