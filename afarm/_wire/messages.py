@@ -121,7 +121,8 @@ def _pack_usage(usage: Usage) -> bytes:
 
 def _unpack_usage(packed: bytes) -> Usage:
     measured: tuple[Any, ...] = _USAGE.unpack(packed)
-    return Usage(*measured[:-1], None if measured[-1] == _NO_EXIT else measured[-1])
+    exit_ = None if measured[-1] == _NO_EXIT else measured[-1]
+    return Usage(*(*measured[:-1], exit_))
 
 
 # How each annotated type lies in the struct: its format, from a field's value to what

@@ -18,7 +18,7 @@ from ..errors import SerializationError
 # call, so that the call sees it as it is; above this size only rebinding is noticed.
 WATCH_LIMIT = 64 << 10
 
-_MISSING = object()
+_MISSING = object()  # plain objects cannot be referred to weakly: held, and few
 _FIXED = (
     int, float, complex, str, bytes, bool, types.NoneType, types.ModuleType,
     types.BuiltinFunctionType, range, types.EllipsisType,
@@ -40,27 +40,58 @@ class PickledFunction:
     by_reference: bool
 
 
+def _hold(value: object) -> Callable[[], object]:
+    """Return what gives a value back, without keeping it alive where that can be helped.
+
+    A function often refers to itself, by its name or through a helper's globals: held
+    strongly, no function that was ever submitted would be collected.
+    """
+    if not isinstance(value, _FIXED):
+        try:
+            return weakref.ref(value)
+        except TypeError:  # a list, a dict: cannot be referred to weakly
+            pass
+    return lambda: value
+
+
+@dataclass(slots=True)
+class _Watched:
+    """A function that was pickled by value, and what its names stood for."""
+
+    function: weakref.ref[types.FunctionType]
+    code: types.CodeType
+    defaults: tuple[Any, ...] | None
+    globals: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
+    cells: list[Callable[[], object]] = field(default_factory=list)
+
+    def holds(self) -> bool:
+        """Whether they stand for the same objects now."""
+        function = self.function()
+        if function is None or function.__code__ is not self.code:
+            return False
+        if function.__defaults__ is not self.defaults:
+            return False
+        space = function.__globals__
+        for name, value in self.globals:
+            if space.get(name, _MISSING) is not value():
+                return False
+        for cell, value in zip(function.__closure__ or (), self.cells, strict=True):
+            if _content(cell) is not value():
+                return False
+        return True
+
+
 @dataclass(slots=True)
 class _Known:
     pickled: PickledFunction
-    # (namespace, name, value when it was pickled)
-    globals: list[tuple[dict[str, Any], str, object]] = field(default_factory=list)
-    cells: list[tuple[types.CellType, object]] = field(default_factory=list)
-    functions: list[tuple[types.FunctionType, object, object]] = field(default_factory=list)
+    watched: list[_Watched] = field(default_factory=list)
     changeable: bool = False
 
     def holds(self) -> bool:
         """Whether everything it refers to is still what it was."""
         if self.changeable and len(self.pickled.data) <= WATCH_LIMIT:
             return False
-        return (
-            all(space.get(name, _MISSING) is value for space, name, value in self.globals)
-            and all(_content(cell) is value for cell, value in self.cells)
-            and all(
-                function.__code__ is code and function.__defaults__ is defaults
-                for function, code, defaults in self.functions
-            )
-        )
+        return all(watched.holds() for watched in self.watched)
 
 
 class FunctionPickles:
@@ -141,14 +172,15 @@ def _watch(value: object, known: _Known, seen: set[int]) -> None:
     if isinstance(value, types.FunctionType):
         if importable(value):
             return
-        known.functions.append((value, value.__code__, value.__defaults__))
-        for name in _names(value.__code__):
+        watched = _Watched(weakref.ref(value), value.__code__, value.__defaults__)
+        known.watched.append(watched)
+        for name in dict.fromkeys(_names(value.__code__)):
             found = value.__globals__.get(name, _MISSING)
-            known.globals.append((value.__globals__, name, found))
+            watched.globals.append((name, _hold(found)))
             _watch(found, known, seen)
         for cell in value.__closure__ or ():
             content = _content(cell)
-            known.cells.append((cell, content))
+            watched.cells.append(_hold(content))
             _watch(content, known, seen)
         for default in (*(value.__defaults__ or ()), *(value.__kwdefaults__ or {}).values()):
             _watch(default, known, seen)
