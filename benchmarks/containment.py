@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from . import calls
 from .figures import Figure
@@ -36,7 +37,9 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     """Let one call be killed among its neighbours, once."""
     peer = make_peer(subject)
     peer.open()
-    work = [(calls.neighbour, (number,)) for number in range(NEIGHBOURS)]
+    work: list[tuple[Callable[..., Any], tuple[Any, ...]]] = [
+        (calls.neighbour, (number,)) for number in range(NEIGHBOURS)
+    ]
     work.insert(AT, (calls.die, ()))
     answers = peer.answers(work, PATIENCE)
     victim = answers.pop(AT)

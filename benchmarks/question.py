@@ -35,7 +35,8 @@ def aim(name: str, value: float, wanted: float, *, at_most: bool = False, unit: 
     """Return one line that says whether a figure reaches what it should."""
     reached = value <= wanted if at_most else value >= wanted
     bound = "at most" if at_most else "at least"
-    return f"{'reached' if reached else 'MISSED '}  {name}: {value:.4g}{unit} ({bound} {wanted:g}{unit})"
+    verdict = "reached" if reached else "MISSED "
+    return f"{verdict}  {name}: {value:.4g}{unit} ({bound} {wanted:g}{unit})"
 
 
 def median_of(figures: Sequence[Figure], subject: str, metric: str) -> float | None:

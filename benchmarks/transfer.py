@@ -92,17 +92,27 @@ def _with_server(measured: Callable[[Server, int], list[Figure]], size: int) -> 
 
 
 def _measure_pipe(server: Server, size: int) -> list[Figure]:
-    ssh = f"ssh -F {server.config} {server.alias}"
-
-    def timed(command: str) -> float:
+    """Time ``ssh`` from the first byte to its end: connecting is no matter of transfer."""
+    ssh = ["ssh", "-F", str(server.config), server.alias]
+    chunk = bytes(1 << 20)
+    command = [*ssh, "echo; cat >/dev/null"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.read(1)
         began = time.perf_counter()
-        subprocess.run(["/bin/sh", "-c", command], check=True)
-        return time.perf_counter() - began
-
-    # What connecting takes is no matter of transfer.
-    connecting = min(timed(f"{ssh} true") for _ in range(3))
-    up = timed(f"head -c {size} /dev/zero | {ssh} 'cat >/dev/null'") - connecting
-    down = timed(f"{ssh} 'head -c {size} /dev/zero' >/dev/null") - connecting
+        for _ in range(size // len(chunk)):
+            process.stdin.write(chunk)
+        process.stdin.close()
+        process.wait()
+        up = time.perf_counter() - began
+    with subprocess.Popen([*ssh, f"head -c {size} /dev/zero"], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(1)
+        began = time.perf_counter()
+        while process.stdout.read(len(chunk)):
+            continue
+        down = time.perf_counter() - began
     return [
         Figure(PIPE, UP, "B/s", (size / up,)),
         Figure(PIPE, DOWN, "B/s", (size / down,)),
@@ -124,8 +134,7 @@ async def _measure_raw(server: Server, size: int) -> list[Figure]:
         encryption_algs=[CIPHER],
     ) as connection:
         began = time.perf_counter()
-        command = "head -c 1; cat >/dev/null; echo"
-        process: Any = await connection.create_process(command, encoding=None)
+        process: Any = await connection.create_process("cat >/dev/null", encoding=None)
         for _ in range(size // len(chunk)):
             process.stdin.write(chunk)
             await process.stdin.drain()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +47,8 @@ class DaskPeer(Peer):
         return SSHCluster(
             ["127.0.0.1"] * (WORKERS + 1),
             connect_options=options,
+            # It needs the same modules at the same place on every host.
+            remote_python=f"env PYTHONPATH={os.getcwd()} {sys.executable}",
             worker_options={"nthreads": 1},
             scheduler_options={"port": 0, "dashboard": False},
         )

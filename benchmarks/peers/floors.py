@@ -12,6 +12,7 @@ import resource
 import selectors
 import socket
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import Any
 
 from .base import WORKERS, Peer, Wait
@@ -104,7 +105,7 @@ class ReusedFloor(Peer):
         with selectors.DefaultSelector() as selector:
             for connection in self._sockets:
                 selector.register(connection, selectors.EVENT_READ)
-                for _, call in zip(range(self.AHEAD), calls, strict=False):
+                for call in islice(calls, self.AHEAD):
                     _send(connection, call)
                     outstanding += 1
             while outstanding:
@@ -112,8 +113,7 @@ class ReusedFloor(Peer):
                     connection = self._sockets[self._sockets.index(key.fileobj)]  # type: ignore[arg-type]
                     results.append(pickle.loads(_receive(connection))[0])
                     outstanding -= 1
-                    call = next(calls, None)
-                    if call is not None:
+                    for call in islice(calls, 1):
                         _send(connection, call)
                         outstanding += 1
         return results

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .base import WORKERS, Peer, Wait
@@ -25,6 +28,9 @@ class ParslPeer(Peer):
         from parsl.providers import LocalProvider
 
         logging.getLogger("parsl").setLevel(logging.CRITICAL)
+        # It starts its own scripts by name, from a virtual environment that need not be active.
+        here = Path(sys.executable).parent
+        os.environ["PATH"] = f"{here}{os.pathsep}{os.environ.get('PATH', '')}"
         self._folder = tempfile.TemporaryDirectory(prefix="afarm-parsl-")
         executor = HighThroughputExecutor(
             label="two",

@@ -75,6 +75,10 @@ class LokyPeer(ExecutorPeer):
         executor: Executor = loky.get_reusable_executor(max_workers=WORKERS)
         return executor
 
+    def close(self) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=False)
+
 
 class PebblePeer(Peer):
     """pebble's pool, which can kill a call."""
