@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import afarm
 
 from ..resources import Resources
-from .plan import CALLS, CATEGORIES, QUICK_CALLS, Call, MissingInput, plan
+from .plan import CALLS, CATEGORIES, QUICK_CALLS, Call, MissingInput, make_plan
 from .summary import (
     CATEGORY_HEADS,
     NODE_HEADS,
@@ -66,7 +66,7 @@ async def run(
         MissingInput: If a package that ships the input is not installed.
         NoNodesError: If no node could be opened.
     """
-    planned = await asyncio.to_thread(plan, calls, quick=quick)
+    planned = await asyncio.to_thread(make_plan, calls, quick=quick)
     began = time.monotonic()
     async with afarm.Farm(nodes, progress=progress) as farm:
         opened = time.monotonic() - began

@@ -33,7 +33,7 @@ class MissingInput(Exception):
     """A package that ships the input is not installed."""
 
 
-def plan(calls: int, *, quick: bool = False) -> list[Call]:
+def make_plan(calls: int, *, quick: bool = False) -> list[Call]:
     """Return ``calls`` calls, the categories taking turns.
 
     Args:

@@ -41,7 +41,7 @@ def make_fold() -> Callable[[Sequence[str]], list[float | None]]:
         energies: list[float | None] = []
         for line in smiles:
             molecule = Chem.AddHs(Chem.MolFromSmiles(line) or Chem.Mol())
-            known = AllChem.MMFFHasAllMoleculeParams(molecule)
+            known = molecule.GetNumAtoms() and AllChem.MMFFHasAllMoleculeParams(molecule)
             # Neither the field nor the embedding knows every molecule; salts are common here.
             if known and AllChem.EmbedMultipleConfs(molecule, 3, randomSeed=7, maxAttempts=5):
                 found = AllChem.MMFFOptimizeMoleculeConfs(molecule)

@@ -31,6 +31,7 @@ class ParslPeer(Peer):
         # It starts its own scripts by name, from a virtual environment that need not be active.
         here = Path(sys.executable).parent
         os.environ["PATH"] = f"{here}{os.pathsep}{os.environ.get('PATH', '')}"
+        os.environ["PYTHONPATH"] = os.getcwd()
         self._folder = tempfile.TemporaryDirectory(prefix="afarm-parsl-")
         executor = HighThroughputExecutor(
             label="two",
