@@ -7,6 +7,7 @@ the file list, so that nothing is read twice that has not changed.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -14,6 +15,7 @@ import json
 import os
 import tarfile
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, cast
@@ -27,6 +29,12 @@ _FORMAT = "1"  # part of every fingerprint: raise it when the same files give ot
 # Any constant does; this one is recognised at sight and lies after 1980, where the time
 # stamps of zip files begin (wheels and zip applications are made from installed files).
 _MTIME = 1_000_000_000
+
+DEFAULT_CAP = 10 << 30
+
+# Seconds since its last use during which a bundle stays whatever the cap: a farm that
+# runs may still send it to nodes that join.
+_RECENT = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +67,15 @@ def cache_folder() -> Path:
     return Path(base) / "afarm" / "bundles"
 
 
-def pack(content: Distribution | SourceTree, folder: Path | None = None) -> Bundle:
+def pack(
+    content: Distribution | SourceTree, folder: Path | None = None, *, cap: int = DEFAULT_CAP
+) -> Bundle:
     """Return a bundle, packed now unless the cache has it. Blocks: disk and hashing.
 
     Args:
         content: What to pack.
         folder: The cache; default: `cache_folder`.
+        cap: Bytes above which what was used least recently is removed from the cache.
 
     Raises:
         DependencyError: If a file cannot be read, or the cache cannot be written.
@@ -81,6 +92,7 @@ def pack(content: Distribution | SourceTree, folder: Path | None = None) -> Bund
     if found is None:
         try:
             found = _pack(content.files, folder, index)
+            _trim(folder, cap, keep=found[0])
         except OSError as exc:
             raise DependencyError(
                 f"cannot pack {name} into {folder}: {exc}; another folder can be named in "
@@ -131,6 +143,23 @@ def _pack(files: tuple[File, ...], folder: Path, index: Path) -> tuple[str, int]
         raise
     _write(index, json.dumps({"digest": digest, "size": sink.size}))
     return digest, sink.size
+
+
+def _trim(folder: Path, cap: int, *, keep: str) -> None:
+    """Remove what was used least recently, but nothing that a running farm may still send."""
+    packed = []
+    now = time.time()
+    for path in folder.glob("*.tar"):
+        with contextlib.suppress(FileNotFoundError):  # another process trims as well
+            status = path.stat()
+            packed.append((status.st_mtime, path, status.st_size))
+    total = sum(size for _, _, size in packed)
+    for modified, path, size in sorted(packed):
+        if total <= cap:
+            return
+        if path.stem != keep and modified < now - _RECENT:
+            path.unlink(missing_ok=True)
+            total -= size
 
 
 def _write(path: Path, text: str) -> None:

@@ -56,12 +56,12 @@ def test_the_closure_is_what_the_metadata_requires() -> None:
     expected = {"rich"}
     pending = ["rich"]
     while pending:
-        for line in importlib.metadata.requires(pending.pop()) or ():
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                if requirement.name.lower() not in expected:
-                    expected.add(requirement.name.lower())
-                    pending.append(requirement.name)
+        for requirement in map(Requirement, importlib.metadata.requires(pending.pop()) or ()):
+            known = requirement.name.lower() in expected
+            if known or (requirement.marker and not requirement.marker.evaluate({"extra": ""})):
+                continue
+            expected.add(requirement.name.lower())
+            pending.append(requirement.name)
     assert {name.lower() for name in names(found)} == expected
     assert found.preload == ("rich.table",)
 

@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from afarm.environments.scan import Import, scan
-
 from tests.environments.made_up import Project
 
 
