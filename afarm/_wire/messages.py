@@ -119,8 +119,9 @@ def _pack_usage(usage: Usage) -> bytes:
     )
 
 
-def _unpack_usage(packed: bytes) -> Usage:
-    measured: tuple[Any, ...] = _USAGE.unpack(packed)
+def unpack_usage(packed: bytes, at: int = 0) -> Usage:
+    """Return the usage that lies in a body."""
+    measured: tuple[Any, ...] = _USAGE.unpack_from(packed, at)
     exit_ = None if measured[-1] == _NO_EXIT else measured[-1]
     return Usage(*(*measured[:-1], exit_))
 
@@ -135,7 +136,7 @@ _FIXED: dict[str, tuple[str, Callable[[Any], Any] | None, Callable[[Any], Any] |
     "Outcome": ("B", None, Outcome),
     "KillReason": ("B", None, KillReason),
     "Resources": (f"{_RESOURCES.size}s", _pack_resources, _unpack_resources),
-    "Usage": (f"{_USAGE.size}s", _pack_usage, _unpack_usage),
+    "Usage": (f"{_USAGE.size}s", _pack_usage, unpack_usage),
 }
 
 _LENGTH = struct.Struct("<I")
