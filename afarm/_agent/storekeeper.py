@@ -70,6 +70,7 @@ class _Arrival:
         self.digest = blob.digest
         self.left = blob.size
         self.uncredited = 0
+        self.forgotten = False
         self.writer = writer
 
 
@@ -100,7 +101,7 @@ class Storekeeper:
             arrival = self._arrivals.get(message.blob)
             if arrival is not None:
                 self._give_up(arrival)
-                del self._arrivals[message.blob]
+                arrival.forgotten = True
         else:
             raise RemoteProtocolError(f"a storekeeper was sent {type(message).__name__}")
         return self._drain()
@@ -114,6 +115,8 @@ class Storekeeper:
         arrival = self._arrivals.get(subject)
         if arrival is None:
             raise RemoteProtocolError(f"bytes of the blob {subject}, which was not announced")
+        if arrival.forgotten:
+            return []  # it was under way when the farm changed its mind
         arrival.left -= len(data)
         if arrival.left < 0:
             raise RemoteProtocolError(f"more bytes of the blob {subject} than were announced")
@@ -162,7 +165,8 @@ class Storekeeper:
         self._build_ready()
 
     def _begin_blob(self, blob: Blob) -> None:
-        if blob.blob in self._arrivals:
+        known = self._arrivals.get(blob.blob)
+        if known is not None and not known.forgotten:
             raise RemoteProtocolError(f"the blob {blob.blob} is announced twice")
         arrival = self._arrivals[blob.blob] = _Arrival(blob, None)
         try:

@@ -216,6 +216,18 @@ def test_bundles_of_two_environments_may_arrive_mixed(start: Callable[..., Keepe
     assert {wire.Stored(1), wire.Stored(2)} <= set(keeper.answers)
 
 
+def test_a_function_that_needs_nothing_gets_an_environment_of_nothing(
+    root: str, start: Callable[..., Keeper], tmp_path: Path
+) -> None:
+    environment = Environment.shipped(analyze(by_value("def f(): import json")), cache=tmp_path)
+    keeper = start()
+    keeper.send(wire.Environment(1, environment.describe({})))
+
+    assert keeper.wait_state(1).problem == ""
+    python = f"{environment_path(root, environment.digest)}/bin/python"
+    assert run(python, "import sys; print('site-packages' in sys.path[-1])") == "True"
+
+
 def test_frames_may_come_byte_by_byte(start: Callable[..., Keeper]) -> None:
     digest, data = bundle({"source/a.py": ""})
     stream = wire.encode(wire.Environment(1, description(digest)))
@@ -319,8 +331,9 @@ def test_a_forgotten_bundle_is_given_up(root: str, start: Callable[..., Keeper])
     other, other_data = bundle({"source/a.py": ""})
     keeper = start()
     keeper.send(wire.Blob(1, len(data), digest, "bundle", ""))
-    keeper.bulk(1, data[:-1])
+    keeper.bulk(1, data[:2000])
     keeper.send(wire.Forget(1), wire.Forget(77))
+    keeper.bulk(1, data[2000:])
     keeper.bundle(1, other, other_data)
     keeper.wait_answer(lambda answer: answer == wire.Stored(1))
 
