@@ -1,0 +1,765 @@
+"""The way of an attempt through the agent: staged, given to a worker, settled, answered.
+
+An attempt is answered with `Ended` when its process tree is gone, or, in a worker that
+serves on, when its call is over; with `Returned` if it never began.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .._monitor.limits import exceeded, most
+from .._wire.frames import Frame, pack_header
+from .._wire.messages import (
+    Credit,
+    Ended,
+    EnvironmentState,
+    Item,
+    Kill,
+    Lost,
+    Message,
+    More,
+    Outcome,
+    Output,
+    Reading,
+    Recall,
+    Resize,
+    Returned,
+    Run,
+    decode,
+    encode,
+    unpack_usage,
+)
+from ..errors import RemoteProtocolError
+from ..resources import Usage
+from . import internal
+from .blobs import Blobs
+from .calls import Attempt, Calls, Step
+from .internal import Flag
+from .loop import Loop
+from .outbox import Outbox
+from .page import BEGUN, VISIBLE, WITHDRAWN_FROM, WITHDRAWN_TO
+from .pool import Key, Pool, Recipe, Slot, Template, Worker
+from .results import dump_failure
+
+_ENDED: int = Ended.kind
+_ITEM: int = Item.kind
+_RETURNED: int = Returned.kind
+
+# Calls that lie in a worker's inbox behind the one it runs, where calls take less than
+# _SHORT seconds: the worker goes on without waiting for the agent.
+_AHEAD = 8
+_SHORT = 0.002
+
+# A worker that has not ended a call for so long gives back what it has not begun.
+_STUCK = 0.02
+
+# The supervisor of a worker that is given short calls is told at most so often.
+_WATCH_EVERY = 0.5
+
+# Bytes on their way into a worker, after which no more are relayed to it.
+_RELAYED = 1 << 20
+
+# What is read at once from a worker that answers short calls.
+_READ = 1 << 16
+
+# The start of `Ended`: attempt, outcome, exit, next, size; then the usage.
+_HEAD = struct.Struct("<qBqqq")
+_NEXT = struct.Struct("<q")
+_NEXT_AT = 17
+
+
+class Dispatcher:
+    """Sees every attempt from `Run` to `Ended`.
+
+    Args:
+        loop: The agent's loop.
+        outbox: What goes to the farm.
+        blobs: Functions and objects.
+    """
+
+    pool: Pool
+
+    def __init__(self, loop: Loop, outbox: Outbox, blobs: Blobs) -> None:
+        self._loop = loop
+        self._outbox = outbox
+        self._blobs = blobs
+        self._calls = Calls()
+        self._recipes: dict[int, Recipe] = {}
+        self._problems: dict[int, str] = {}
+        self._staging: set[Attempt] = set()
+        self._starting: dict[Key, deque[Attempt]] = {}
+        self._stalled: dict[Worker, None] = {}
+        self._checking = False
+
+    @property
+    def running(self) -> int:
+        """How many attempts there are."""
+        return len(self._calls)
+
+    def _tell(self, message: Message) -> None:
+        self._outbox.send(encode(message))
+
+    # --- from the farm
+
+    def environment_ready(self, environment: int, recipe: Recipe) -> None:
+        """An environment can be used."""
+        self._recipes[environment] = recipe
+        self._problems.pop(environment, None)
+        self.pool.template(Key(environment, 1), recipe)
+        self._try_staged()
+
+    def environment_failed(self, environment: int, problem: str) -> None:
+        """An environment cannot be had: what waits for it fails."""
+        self._problems[environment] = problem
+        self._recipes.pop(environment, None)
+        self._tell(EnvironmentState(environment, problem, ""))
+        self._try_staged()
+
+    def blob_arrived(self) -> None:
+        """A blob is in place: attempts may have waited for it."""
+        self._try_staged()
+
+    def run(self, run: Run, frame: Frame) -> None:
+        """Take a new attempt."""
+        header = pack_header(frame.kind, frame.subject, len(frame.body))
+        attempt = self._calls.add(run, header + frame.body)
+        if attempt is None:
+            self._tell(Returned(run.invocation, run.attempt))
+        elif attempt.step is Step.STAGING:
+            self._stage(attempt)
+        else:
+            self._send_ahead_in(attempt)
+
+    def expects(self, subject: int) -> bool:
+        """Whether bulk with this subject is the arguments of an attempt."""
+        return self._calls.get(subject) is not None
+
+    def take_bulk(self, subject: int, data: memoryview) -> None:
+        """Take bytes of an attempt's arguments."""
+        attempt = self._calls.get(subject)
+        if attempt is None:
+            return
+        attempt.arrived += len(data)
+        if attempt.arrived > attempt.bulk:
+            raise RemoteProtocolError(f"more bytes than invocation {subject} announced")
+        attempt.parked.append(bytes(data))
+        if attempt.worker is not None and attempt.worker.relaying is attempt:
+            self._relay(attempt)
+
+    def kill(self, message: Kill) -> None:
+        """Stop an attempt, or drop it."""
+        attempt = self._calls.get(message.invocation, message.attempt)
+        if attempt is None or attempt.killed:
+            return
+        if attempt.step is Step.QUEUED:
+            self._give_back(attempt)
+        elif attempt.step in (Step.STAGING, Step.STARTING):
+            attempt.killed = True
+            self._fail_unstarted(attempt, Outcome.KILLED, None)
+        elif attempt.step is Step.SENT:
+            attempt.killed = True
+            self._withdraw(attempt.worker)
+        elif attempt.step is Step.RUNNING:
+            attempt.killed = True
+            self._dispose(attempt.worker)
+
+    def recall(self, message: Recall) -> None:
+        """Give an attempt back if it has not started."""
+        attempt = self._calls.get(message.invocation, message.attempt)
+        if attempt is None:
+            return
+        if attempt.step is Step.QUEUED:
+            self._give_back(attempt)
+        elif attempt.step is Step.SENT:
+            attempt.killed = True
+            self._withdraw(attempt.worker)
+
+    def resize(self, message: Resize) -> None:
+        """Change the limits of an attempt."""
+        attempt = self._calls.get(message.invocation, message.attempt)
+        if attempt is not None:
+            attempt.limits = message.limits
+            if attempt.step is Step.RUNNING:
+                self._watch(attempt.worker, attempt)
+
+    def more(self, message: More) -> None:
+        """The caller of a stream takes more items."""
+        attempt = self._calls.get(message.invocation, message.attempt)
+        if attempt is not None and attempt.step is Step.RUNNING:
+            self._send(attempt.worker, encode(message))
+
+    # --- staging
+
+    def _missing(self, attempt: Attempt) -> bool:
+        run = attempt.run
+        if run.environment not in self._recipes or run.function not in self._blobs:
+            return True
+        refs = struct.unpack(f"<{len(run.refs) // 8}Q", run.refs) if run.refs else ()
+        return any(ref not in self._blobs for ref in refs)
+
+    def _stage(self, attempt: Attempt) -> None:
+        """Start an attempt that has a lane, or wait for what it needs."""
+        attempt.step = Step.STAGING
+        problem = self._problems.get(attempt.run.environment)
+        if problem is not None:
+            self._fail_unstarted(attempt, Outcome.UNUSABLE, problem)
+        elif self._missing(attempt):
+            self._staging.add(attempt)
+        else:
+            self._staging.discard(attempt)
+            self._start(attempt)
+
+    def _try_staged(self) -> None:
+        for attempt in list(self._staging):
+            if attempt in self._staging:
+                self._stage(attempt)
+
+    def _fail_unstarted(self, attempt: Attempt, outcome: Outcome, problem: str | None) -> None:
+        """Answer for an attempt that no worker has."""
+        self._staging.discard(attempt)
+        for waiting in self._starting.values():
+            if attempt in waiting:
+                waiting.remove(attempt)
+        body = b""
+        if problem is not None:
+            body = bytes(dump_failure(RuntimeError(problem), "environment").parts[0])
+        run = attempt.run
+        self._answer(
+            attempt,
+            Ended(run.invocation, run.attempt, outcome, 0, 0, len(body), Usage(), b"", "", b"", body),
+            None,
+        )
+
+    def _key(self, attempt: Attempt) -> Key:
+        return Key(attempt.run.environment, max(1, int(attempt.limits.cores or 1)))
+
+    def _start(self, attempt: Attempt) -> None:
+        """Give an attempt to an idle slot, or have one made."""
+        key = self._key(attempt)
+        slot = self.pool.take(key, attempt.reuse)
+        if slot is not None:
+            self._give(slot, attempt)
+            return
+        attempt.step = Step.STARTING
+        waiting = self._starting.setdefault(key, deque())
+        waiting.append(attempt)
+        if self.pool.coming(key) < len(waiting):
+            self.pool.add_slot(key, self._recipes[key.environment])
+
+    # --- giving calls to workers
+
+    def _give(self, slot: Slot, attempt: Attempt) -> None:
+        """Let an attempt begin in a slot's free worker."""
+        worker = slot.spare
+        assert worker is not None
+        slot.attempt = attempt
+        if not attempt.reuse:
+            slot.spare = None
+        self._hand(worker, attempt)
+        attempt.step = Step.RUNNING
+        self._watch_if_due(worker, attempt)
+        self._fill(worker)
+
+    def _hand(self, worker: Worker, attempt: Attempt) -> None:
+        """Put an attempt into a worker's inbox."""
+        run = attempt.run
+        attempt.worker = worker
+        worker.sent.append(attempt)
+        worker.sequence += 1
+        attempt.sequence = worker.sequence
+        if run.function not in worker.functions:
+            worker.functions.add(run.function)
+            pickled = self._blobs.functions.get(run.function)
+            if pickled is not None:
+                self._send(worker, encode(internal.Function(run.function, pickled)))
+        self._send(worker, attempt.frame)
+        attempt.frame = b""
+        if attempt.bulk:
+            worker.relaying = attempt
+            self._relay(attempt)
+
+    def _send(self, worker: Worker, data: bytes) -> None:
+        worker.channel.send(data)
+        self._loop.touch(worker.channel)
+
+    def _relay(self, attempt: Attempt) -> None:
+        """Pass on arguments that have come, as far as the worker reads them."""
+        worker = attempt.worker
+        channel = worker.channel
+        while attempt.parked and channel.queued < _RELAYED:
+            data = attempt.parked.popleft()
+            self._send(worker, pack_header(1, attempt.run.invocation, len(data)))
+            channel.send(data)
+            self._grant(attempt, len(data))
+        if attempt.arrived == attempt.bulk and not attempt.parked:
+            worker.relaying = None
+            channel.drained = None
+        else:
+            channel.drained = lambda: self._relay(attempt) if attempt.parked else None
+
+    def _grant(self, attempt: Attempt, amount: int) -> None:
+        if attempt.arrived < attempt.bulk:
+            self._tell(Credit(attempt.run.invocation, amount))
+
+    def _fill(self, worker: Worker) -> None:
+        """Send short calls ahead to a worker that serves many."""
+        first = worker.sent[0] if worker.sent else None
+        if first is None or not first.reuse or worker.leaving or first.killed:
+            return
+        group = self._calls.group(first)
+        if not group.queue or group.wall_time is None or group.wall_time > _SHORT:
+            return
+        while group.queue and len(worker.sent) <= _AHEAD:
+            attempt = group.queue[0]
+            if attempt.bulk or self._missing(attempt):
+                break
+            group.queue.popleft()
+            attempt.step = Step.SENT
+            self._hand(worker, attempt)
+        if not self._checking and len(worker.sent) > 1:
+            self._checking = True
+            self._loop.later(_STUCK, self._check_inboxes)
+
+    def _send_ahead_in(self, attempt: Attempt) -> None:
+        """Find a worker that a newly queued call may be sent ahead to."""
+        group = self._calls.group(attempt)
+        if group.wall_time is None or group.wall_time > _SHORT or not attempt.reuse:
+            return
+        best: Worker | None = None
+        for slot in self.pool.slots:
+            holder = slot.attempt
+            if holder is None or holder.run.group != attempt.run.group or slot.spare is None:
+                continue
+            if best is None or len(slot.spare.sent) < len(best.sent):
+                best = slot.spare
+        if best is not None and best.sent and len(best.sent) <= _AHEAD:
+            self._fill(best)
+
+    def _watch_if_due(self, worker: Worker, attempt: Attempt) -> None:
+        """Tell the supervisor of a call: of each under fork, now and then under reuse."""
+        slot = worker.slot
+        if (
+            not attempt.reuse
+            or attempt.limits != slot.watched_limits
+            or self._loop.now - slot.watched > _WATCH_EVERY
+        ):
+            self._watch(worker, attempt)
+
+    def _watch(self, worker: Worker, attempt: Attempt) -> None:
+        slot = worker.slot
+        slot.watched = self._loop.now
+        slot.watched_limits = attempt.limits
+        message = internal.Watch(
+            worker.number, worker.sequence, attempt.run.isolation, attempt.limits
+        )
+        slot.channel.send(encode(message))
+        self._loop.touch(slot.channel)
+
+    def _dispose(self, worker: Worker) -> None:
+        self._leave(worker)
+        worker.slot.channel.send(encode(internal.Dispose(worker.number)))
+        self._loop.touch(worker.slot.channel)
+
+    # --- taking calls back
+
+    def _check_inboxes(self) -> None:
+        """Take calls back from workers that have been at one for long."""
+        self._checking = False
+        for slot in self.pool.slots:
+            worker = slot.spare
+            if worker is None or len(worker.sent) < 2:
+                continue
+            if not self._checking:
+                self._checking = True
+                self._loop.later(_STUCK, self._check_inboxes)
+            begun = int(worker.words[BEGUN])
+            if begun == worker.checked:
+                self._withdraw(worker)
+            worker.checked = begun
+
+    def _withdraw(self, worker: Worker) -> None:
+        """Keep a worker from beginning what lies in its inbox; see `page`."""
+        if worker.words[WITHDRAWN_TO] > worker.words[BEGUN] or worker.leaving:
+            return  # under way
+        if len(worker.sent) < 2:
+            return
+        worker.words[WITHDRAWN_FROM] = worker.sent[1].sequence
+        worker.words[WITHDRAWN_TO] = worker.sequence
+        self._loop.later(VISIBLE, lambda: self._take_back(worker))
+
+    def _take_back(self, worker: Worker) -> None:
+        """Take back what a worker has not begun and never will."""
+        if worker.channel.closed or worker.leaving:
+            return  # `WorkerGone` sees to them
+        begun = int(worker.words[BEGUN])
+        back: deque[Attempt] = deque()
+        while worker.sent and worker.sent[-1].sequence > begun:
+            back.appendleft(worker.sent.pop())
+        self._put_back(back)
+        if worker.sent and worker.sent[0].killed:
+            # It has begun, or says within microseconds that it has not.
+            attempt = worker.sent[0]
+            self._loop.later(VISIBLE, lambda: self._dispose_if_begun(worker, attempt))
+
+    def _dispose_if_begun(self, worker: Worker, attempt: Attempt) -> None:
+        if worker.sent and worker.sent[0] is attempt and not worker.leaving:
+            self._dispose(worker)
+
+    def _put_back(self, attempts: Sequence[Attempt]) -> None:
+        """Queue attempts again that were taken back, or return those that were asked for."""
+        self._calls.requeue(attempts)
+        for attempt in attempts:
+            if attempt.killed:
+                self._give_back(attempt)
+
+    def _give_back(self, attempt: Attempt) -> None:
+        """Return a queued attempt to the farm."""
+        self._calls.drop(attempt)
+        self._tell(Returned(attempt.run.invocation, attempt.run.attempt))
+
+    # --- from workers
+
+    def read_size(self, worker: Worker) -> int:
+        """How much may be read from a worker now."""
+        if worker.held:
+            return 0
+        if not worker.handing_left:
+            return _READ
+        room = self._outbox.room(worker.handing.run.invocation)
+        if room <= 0:
+            self._stalled[worker] = None
+            return 0
+        return min(room, worker.handing_left) + 16
+
+    def resume_stalled(self) -> None:
+        """Read again from workers that waited for the connection to the farm."""
+        stalled, self._stalled = self._stalled, {}
+        for worker in stalled:
+            if worker.handing_left and self._outbox.room(worker.handing.run.invocation) <= 0:
+                self._stalled[worker] = None
+            else:
+                self.pool.resume(worker)
+
+    def on_worker_frame(self, worker: Worker, frame: Frame) -> None:
+        """A worker answers."""
+        if not worker.sent:
+            return
+        attempt = worker.sent[0]
+        if frame.kind == _ITEM:
+            item = decode(frame)
+            assert isinstance(item, Item)
+            self._outbox.send(pack_header(frame.kind, frame.subject, len(frame.body)) + frame.body)
+            if item.size > len(item.body):
+                self._hand_over(worker, attempt, item.size)
+        elif frame.kind == _ENDED and frame.subject == attempt.run.invocation:
+            worker.sent.popleft()
+            _, outcome, _, flags, size = _HEAD.unpack_from(frame.body)
+            if not flags and size <= len(frame.body) and not attempt.killed:
+                self._pass_on(worker, attempt, frame, outcome, size)
+            else:
+                self._take_result(worker, attempt, frame)
+        elif frame.kind == _RETURNED and decode(frame).attempt == attempt.sequence:  # type: ignore[attr-defined]
+            worker.sent.popleft()
+            self._put_back([attempt])
+
+    def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
+        """Pass on bytes of a large result or item."""
+        attempt = worker.handing
+        if worker.held:
+            worker.early.append(bytes(data))
+            return
+        if attempt is None or len(data) > worker.handing_left:
+            raise RemoteProtocolError("bulk from a worker that announced none")
+        invocation = attempt.run.invocation
+        self._outbox.send_bulk(invocation, data)
+        worker.handing_left -= len(data)
+        if not worker.handing_left:
+            worker.handing = None
+            self._outbox.close(invocation)
+
+    def _hand_over(self, worker: Worker, attempt: Attempt, size: int) -> None:
+        """Expect a payload's bytes, which go out as fast as the farm takes them."""
+        worker.handing = attempt
+        worker.handing_left = size
+        self._outbox.open(attempt.run.invocation)
+
+    def _pass_on(
+        self, worker: Worker, attempt: Attempt, frame: Frame, outcome: int, size: int
+    ) -> None:
+        """Answer with what a worker that serves on has said, as it is."""
+        usage = _usage_of(frame.body)
+        if exceeded(attempt.limits, usage, certain_memory=usage.memory_low) is not None:
+            self._take_result(worker, attempt, frame)
+            return
+        self._calls.group(attempt).note(usage.wall_time)
+        follower = self._follow(attempt, worker)
+        following = follower.run.invocation if follower is not None else 0
+        body = frame.body
+        self._outbox.send(
+            pack_header(frame.kind, frame.subject, len(body))
+            + body[:_NEXT_AT] + _NEXT.pack(following) + body[_NEXT_AT + 8 :]
+        )  # fmt: skip
+        self._go_on(attempt, worker.slot, worker, follower)
+
+    def _take_result(self, worker: Worker, attempt: Attempt, frame: Frame) -> None:
+        """Keep a result until its worker's supervisor has said what it knows."""
+        ended = decode(frame)
+        assert isinstance(ended, Ended)
+        flags = Flag(ended.next)
+        attempt.step = Step.SETTLING
+        attempt.ended = replace(ended, next=0)
+        worker.settling = attempt
+        if Flag.LEAVING in flags:
+            self._leave(worker)
+        large = ended.size > len(ended.body)
+        if large:
+            self._hand_over(worker, attempt, ended.size)
+            worker.held = True
+        if large or not worker.leaving:
+            # Who leaves with nothing more to hand over is gone in a moment.
+            message = internal.Settle(worker.number, attempt.sequence, worker.leaving)
+            worker.slot.channel.send(encode(message))
+            self._loop.touch(worker.slot.channel)
+
+    def _leave(self, worker: Worker) -> None:
+        """A worker takes no further call."""
+        worker.leaving = True
+        if worker.slot.spare is worker:
+            worker.slot.spare = None
+
+    # --- from supervisors
+
+    def on_supervisor(self, slot: Slot, message: Message) -> None:
+        """A supervisor says something about one of its workers."""
+        worker = slot.workers.get(message.worker)  # type: ignore[attr-defined]
+        if worker is None:
+            return
+        if isinstance(message, internal.Printed):
+            self._printed(worker, message)
+        elif isinstance(message, internal.Measured):
+            attempt = _of_sequence(worker, message.sequence)
+            if attempt is not None:
+                run = attempt.run
+                self._tell(Reading(run.invocation, run.attempt, message.usage))
+        elif isinstance(message, internal.Settled):
+            self._settled(worker, message)
+        elif isinstance(message, internal.WorkerGone):
+            self._gone(worker, message)
+
+    def _printed(self, worker: Worker, message: internal.Printed) -> None:
+        attempt = _of_sequence(worker, message.sequence)
+        if attempt is not None:
+            run = attempt.run
+            self._tell(
+                Output(run.invocation, run.attempt, message.stream, message.dropped, message.body)
+            )
+
+    def _settled(self, worker: Worker, message: internal.Settled) -> None:
+        attempt = worker.settling
+        if attempt is None or attempt.sequence != message.sequence:
+            return
+        worker.settling = None
+        self._conclude(worker, attempt, message.usage, message.tail)
+        worker.held = False
+        early, worker.early = worker.early, []
+        for data in early:
+            self.on_worker_bulk(worker, memoryview(data))
+        self.pool.resume(worker)
+
+    def _gone(self, worker: Worker, gone: internal.WorkerGone) -> None:
+        """A worker and its tree are gone: answer for what it had, take back the rest."""
+        self._leave(worker)
+        self._stalled.pop(worker, None)
+        settling, worker.settling = worker.settling, None
+        if worker.handing_left and settling is None:
+            invocation = worker.handing.run.invocation
+            self._outbox.close(invocation)
+            self._tell(Lost(invocation, "its process died while it handed over its result"))
+        crashed = None
+        if worker.sent and worker.sent[0].sequence <= gone.sequence:
+            crashed = worker.sent.popleft()
+        rest = list(worker.sent)
+        worker.sent.clear()
+        self._put_back(rest)
+        if settling is not None and settling.ended.size > len(settling.ended.body):
+            # Its result went down with it.
+            crashed, settling = settling, None
+        if settling is not None:
+            self._conclude(worker, settling, gone.usage, gone.tail, gone, crashed)
+        if crashed is not None:
+            self._answer_crash(worker, crashed, gone)
+
+    def on_slot_lost(self, slot: Slot) -> None:
+        """A supervisor is gone, and its workers with it; what they started was swept."""
+        for worker in list(slot.workers.values()):
+            gone = internal.WorkerGone(
+                worker.number, int(worker.words[BEGUN]), -9, Usage(), "", b""
+            )
+            self._gone(worker, gone)
+        holder = slot.attempt
+        slot.attempt = None
+        if holder is not None and holder.step is Step.STARTING:
+            self._start(holder)
+
+    # --- answers
+
+    def _conclude(
+        self,
+        worker: Worker,
+        attempt: Attempt,
+        seen: Usage,
+        tail: bytes,
+        gone: internal.WorkerGone | None = None,
+        next_one: Attempt | None = None,
+    ) -> None:
+        """Answer with a result, after its supervisor has said what it saw.
+
+        Args:
+            worker: Who ran it.
+            attempt: The attempt.
+            seen: The supervisor's view.
+            tail: The end of its output.
+            gone: How the worker ended, if it has.
+            next_one: The call that the worker had begun after this one.
+        """
+        ended = attempt.ended
+        usage = most(seen, ended.usage)
+        certain = max(ended.usage.memory_low, seen.memory)
+        breach = exceeded(attempt.limits, usage, certain_memory=certain)
+        resource = gone.resource if gone is not None else ""
+        if not resource and breach is not None:
+            resource = breach.resource
+        if not attempt.reuse and usage.exit is None:
+            usage = replace(usage, exit=gone.exit if gone is not None else 0)
+        answer = replace(ended, usage=usage)
+        if attempt.killed:
+            answer = _without_payload(answer, Outcome.KILLED)
+        elif resource:
+            answer = replace(_without_payload(answer, Outcome.EXHAUSTED), resource=resource)
+        if answer.size != ended.size and worker.handing is attempt:
+            self._outbox.close(attempt.run.invocation)
+            worker.handing = None
+            worker.handing_left = 0
+            worker.early = []
+            self._dispose(worker)
+        if answer.outcome is not Outcome.RETURNED:
+            answer = replace(answer, output=tail)
+        self._calls.group(attempt).note(usage.wall_time)
+        self._answer(attempt, answer, worker, next_one)
+
+    def _answer_crash(self, worker: Worker, attempt: Attempt, gone: internal.WorkerGone) -> None:
+        """Answer for a call that ended with its process."""
+        if attempt.killed:
+            outcome = Outcome.KILLED
+        elif gone.resource:
+            outcome = Outcome.EXHAUSTED
+        else:
+            outcome = Outcome.CRASHED
+        run = attempt.run
+        self._answer(
+            attempt,
+            Ended(
+                run.invocation, run.attempt, outcome, gone.exit, 0, 0,
+                replace(gone.usage, exit=gone.exit), b"", gone.resource, gone.tail, b"",
+            ),
+            worker,
+        )  # fmt: skip
+
+    def _answer(
+        self, attempt: Attempt, ended: Ended, worker: Worker | None, next_one: Attempt | None = None
+    ) -> None:
+        """Send the answer, and let the next one of the group have the lane."""
+        follower = self._follow(attempt, worker, next_one)
+        self._tell(
+            replace(ended, next=follower.run.invocation if follower is not None else 0)
+        )
+        self._go_on(attempt, worker.slot if worker is not None else None, worker, follower)
+
+    def _follow(
+        self, attempt: Attempt, worker: Worker | None, next_one: Attempt | None = None
+    ) -> Attempt | None:
+        follower = next_one
+        if follower is None and worker is not None and worker.sent:
+            follower = worker.sent[0]
+        if follower is not None:
+            follower.step = Step.RUNNING
+        return self._calls.follow(attempt, follower)
+
+    def _go_on(
+        self, attempt: Attempt, slot: Slot | None, worker: Worker | None, follower: Attempt | None
+    ) -> None:
+        """Give a slot to who takes over the lane, or free it."""
+        if follower is not None and follower.step is Step.RUNNING:
+            assert slot is not None
+            assert worker is not None
+            slot.attempt = follower
+            if worker.sent:
+                self._watch_if_due(worker, follower)
+                self._fill(worker)
+            return
+        if slot is not None and slot.attempt is attempt:
+            if follower is not None and slot.spare is not None and not self._missing(follower):
+                self._give(slot, follower)
+                return
+            self.pool.give_back(slot)
+            self._serve_waiting(slot)
+        if follower is not None:
+            self._stage(follower)
+        else:
+            for each in self._calls.stranded(attempt.run.group):
+                self._tell(Returned(each.run.invocation, each.run.attempt))
+
+    # --- from the pool
+
+    def on_template(self, template: Template, problem: str, notes: str) -> None:
+        """A template is ready, or will never be."""
+        environment = template.key.environment
+        if problem:
+            self.environment_failed(environment, problem)
+        elif environment in self._recipes:
+            self._tell(EnvironmentState(environment, "", notes))
+
+    def on_spare(self, slot: Slot) -> None:
+        """A slot has a worker that waits for a call."""
+        if slot.attempt is None:
+            self._serve_waiting(slot)
+
+    def _serve_waiting(self, slot: Slot) -> None:
+        """Give a free slot to an attempt that waits for one."""
+        waiting = self._starting.get(slot.template.key)
+        if not waiting or slot.spare is None:
+            return
+        for attempt in waiting:
+            taken = self.pool.take(slot.template.key, attempt.reuse)
+            if taken is not None:
+                waiting.remove(attempt)
+                self._give(taken, attempt)
+                return
+
+
+def _of_sequence(worker: Worker, sequence: int) -> Attempt | None:
+    """Return the attempt that is a worker's call of this number."""
+    settling: Attempt | None = worker.settling
+    if settling is not None and settling.sequence == sequence:
+        return settling
+    for attempt in worker.sent:
+        if attempt.sequence == sequence:
+            found: Attempt = attempt
+            return found
+    return None
+
+
+def _without_payload(ended: Ended, outcome: Outcome) -> Ended:
+    return replace(ended, outcome=outcome, size=0, layout=b"", body=b"")
+
+
+_USAGE_AT = 33
+
+
+def _usage_of(body: bytes) -> Usage:
+    """Return the usage that lies in the body of an `Ended`, without decoding the rest."""
+    return unpack_usage(body, _USAGE_AT)

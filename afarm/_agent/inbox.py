@@ -1,0 +1,133 @@
+"""A worker's end of the socket to the agent: messages one by one, payloads without copies.
+
+Blocking, unlike the agent's end: a worker has nothing else to do.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Sequence
+
+from .._wire.frames import BULK, BULK_LIMIT, CONTROL_LIMIT, HEADER, Frame, pack_header
+from .._wire.payloads import Buffer, Gather
+
+# Most messages are far shorter; several of them are read at once.
+_READ = 1 << 16
+
+# What one call of sendmsg takes; also the size of the bulk frames sent.
+_SEND = BULK_LIMIT
+
+
+class Inbox:
+    """Reads and writes frames on a blocking socket."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._buffer = b""
+        self._at = 0
+
+    @property
+    def waiting(self) -> bool:
+        """Whether something was read that nobody has asked for yet."""
+        return self._at < len(self._buffer)
+
+    def _fill(self, wanted: int) -> bool:
+        """Read until so many bytes are buffered; return whether the stream has them."""
+        while len(self._buffer) - self._at < wanted:
+            data = self._sock.recv(_READ)
+            if not data:
+                return False
+            self._buffer = self._buffer[self._at :] + data
+            self._at = 0
+        return True
+
+    def receive(self) -> Frame | None:
+        """Return the next control frame, or ``None`` at the end of the stream.
+
+        Raises:
+            ValueError: If a frame is of a size that the agent does not send.
+        """
+        if not self._fill(HEADER.size):
+            return None
+        length, kind, _, subject = HEADER.unpack_from(self._buffer, self._at)
+        if kind == BULK or length > CONTROL_LIMIT:
+            raise ValueError(f"a frame of kind {kind} and {length} bytes out of its place")
+        if not self._fill(HEADER.size + length):
+            return None
+        start = self._at + HEADER.size
+        self._at = start + length
+        return Frame(kind, subject, self._buffer[start : self._at])
+
+    def gather(self, into: Gather) -> bool:
+        """Read the bulk frames of one payload; return whether the stream has them.
+
+        The bytes go from the socket to where they are wanted; only what was read along
+        with earlier messages is copied.
+        """
+        while not into.complete:
+            if not self._fill(HEADER.size):
+                return False
+            length, kind, _, _ = HEADER.unpack_from(self._buffer, self._at)
+            if kind != BULK or length > into.left:
+                raise ValueError("something else where bulk was to come")
+            self._at += HEADER.size
+            ready = self._buffer[self._at : self._at + length]
+            into.feed(ready)
+            self._at += len(ready)
+            length -= len(ready)
+            while length:
+                count = self._sock.recv_into(into.target()[:length])
+                if not count:
+                    return False
+                into.advance(count)
+                length -= count
+        return True
+
+    def send(self, frame: bytes) -> None:
+        """Send one message."""
+        self._sock.sendall(frame)
+
+    def send_bulk(self, subject: int, parts: Sequence[Buffer]) -> None:
+        """Send a payload's bytes as bulk frames."""
+        for part in parts:
+            view = memoryview(part).cast("B")
+            for at in range(0, len(view), _SEND):
+                piece = view[at : at + _SEND]
+                header = pack_header(BULK, subject, len(piece))
+                sent = self._sock.sendmsg([header, piece])
+                if sent < len(header):
+                    self._sock.sendall(header[sent:])
+                    sent = len(header)
+                self._sock.sendall(piece[sent - len(header) :])
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._sock.close()
+
+    def fileno(self) -> int:
+        """Return the socket's descriptor."""
+        return self._sock.fileno()
+
+
+def wait_drained(descriptor: int) -> None:
+    """Wait until everything in a pipe has been read at its other end.
+
+    Asked with FIONREAD, which a pipe answers at either end; the reader is the supervisor,
+    which is awake within some 50 us.
+    """
+    import fcntl
+    import struct
+    import termios
+    import time
+
+    pause = 20e-6
+    while True:
+        try:
+            answer = fcntl.ioctl(descriptor, termios.FIONREAD, b"\0\0\0\0")
+        except OSError:  # the user's code put something else there
+            return
+        if struct.unpack("i", answer)[0] == 0 or os.getppid() == 1:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, 1e-3)

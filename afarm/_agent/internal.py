@@ -1,0 +1,157 @@
+"""The messages inside a node: agent, template and supervisor.
+
+They are frames like those between farm and agent, with kinds of their own, so that one
+reader serves all. The worker's socket carries messages of the farm's protocol alone:
+`Run`, bulk and `More` to it; `Ended`, `Item`, `Returned` and bulk from it. In the
+worker's `Ended`, ``next`` is free and holds `Flag`s.
+"""
+
+from __future__ import annotations
+
+from enum import IntFlag
+
+from .._wire.messages import Isolation, Message, _message
+from ..resources import Resources, Usage
+
+# Kinds of the farm's protocol end below this.
+_FIRST = 128
+
+
+class Flag(IntFlag):
+    """What a worker says of itself with a result."""
+
+    PRINTED = 1  # it may have printed: the supervisor is asked to pass that on first
+    TREE = 2  # it has, or had, children: the supervisor knows what they used
+    LEAVING = 4  # it serves no further call: its result counts when its tree is gone
+
+
+# --- from the agent to a template, and back
+
+
+@_message(_FIRST)
+class Setup(Message):
+    """What a template is to become; the first thing it reads."""
+
+    number: int
+    description: str  # JSON, see `template.Plan`
+
+
+@_message(_FIRST + 1)
+class Ready(Message):
+    """The template has imported what it was to import, or cannot be used: ``problem``."""
+
+    number: int
+    problem: str
+    notes: str
+
+
+@_message(_FIRST + 2)
+class Fork(Message):
+    """Fork a supervisor; a socket to the agent and their page come along."""
+
+    supervisor: int
+
+
+# --- from the agent to a supervisor, and back
+
+
+@_message(_FIRST + 8)
+class Watch(Message):
+    """The worker is about to run this attempt (fork), or attempts with these limits (reuse).
+
+    ``sequence`` is the number of the call in this worker, from 1.
+    """
+
+    worker: int
+    sequence: int
+    isolation: Isolation
+    limits: Resources
+
+
+@_message(_FIRST + 9)
+class Settle(Message):
+    """Pass on what call ``sequence`` printed, and say what its tree used.
+
+    With ``leaving`` the worker only hands over its result: whatever else there is ends.
+    """
+
+    worker: int
+    sequence: int
+    leaving: bool
+
+
+@_message(_FIRST + 10)
+class Dispose(Message):
+    """Kill the worker and everything it started."""
+
+    worker: int
+
+
+@_message(_FIRST + 16)
+class WorkerReady(Message):
+    """A worker waits for calls; its socket comes along."""
+
+    worker: int
+    pid: int
+
+
+@_message(_FIRST + 17)
+class Printed(Message):
+    """The call printed something."""
+
+    worker: int
+    sequence: int
+    stream: int
+    dropped: int
+    body: bytes
+
+
+@_message(_FIRST + 18)
+class Measured(Message):
+    """What the present call uses so far."""
+
+    worker: int
+    sequence: int
+    usage: Usage
+
+
+@_message(_FIRST + 19)
+class Settled(Message):
+    """The answer to `Settle`: what was seen of the call's tree, and the end of its output."""
+
+    worker: int
+    sequence: int
+    usage: Usage
+    tail: bytes
+
+
+@_message(_FIRST + 20)
+class WorkerGone(Message):
+    """The worker and its tree are gone.
+
+    ``resource`` names what it went over if that is why it was killed.
+    """
+
+    worker: int
+    sequence: int  # of the last call it began; 0: none
+    exit: int
+    usage: Usage
+    resource: str
+    tail: bytes
+
+
+# --- from the agent to a worker
+
+
+@_message(_FIRST + 24)
+class Function(Message):
+    """The pickle of a function that later calls name; larger ones lie in a file."""
+
+    blob: int
+    body: bytes
+
+
+FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose))
+TO_AGENT = frozenset(
+    each.kind for each in (Ready, WorkerReady, Printed, Measured, Settled, WorkerGone)
+)

@@ -1,0 +1,337 @@
+"""The agent: one process per connection to a node, which starts and ends everything there.
+
+It never runs the user's code, never blocks, and ends with its input.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import signal
+import sys
+from typing import Any, NoReturn
+
+from .._monitor import machine, tree
+from .._wire import flow
+from .._wire.frames import Fragment, Frame, FrameReader
+from .._wire.messages import (
+    MAGIC,
+    PROTOCOL_VERSION,
+    TO_AGENT,
+    Ack,
+    Blob,
+    Credit,
+    Environment,
+    Farewell,
+    Forget,
+    Heartbeat,
+    Hello,
+    Kill,
+    Lost,
+    Message,
+    More,
+    Notice,
+    Ping,
+    Pong,
+    Recall,
+    Resize,
+    Run,
+    Stop,
+    Stored,
+    Welcome,
+    decode,
+    encode,
+)
+from ..errors import ProtocolError
+from . import system
+from .blobs import Blobs
+from .dispatch import Dispatcher
+from .folders import SessionFolder, cache_folder
+from .loop import Loop
+from .outbox import Outbox
+from .pool import Pool, Recipe
+
+_READ = 1 << 18
+
+# The agent writes at the end of each turn; where the connection takes no more, it waits
+# until it does.
+_ENDING = 3.0
+
+
+class Agent:
+    """What one connection to a farm has on a node.
+
+    Args:
+        source: The descriptor that frames come from.
+        sink: The descriptor that frames go to; may be the same socket.
+        leftover: What was read from the source already.
+    """
+
+    def __init__(self, source: int, sink: int, leftover: bytes) -> None:
+        self._source = source
+        self._sink = sink
+        self._leftover = leftover
+        self._loop = Loop()
+        self._outbox = Outbox(sink)
+        self._reader = FrameReader(TO_AGENT)
+        self._session: SessionFolder | None = None
+        self._blobs: Blobs
+        self._calls: Dispatcher
+        self._pool: Pool
+        self._welcome: Welcome | None = None
+        self._received = 0  # bytes of bulk
+        self._acknowledged = 0
+        self._heard = self._loop.now
+        self._beats = 0
+        self._load = machine.Load()
+        self._end: tuple[bool, str] | None = None  # forced, why
+        self._tree = tree.ProcessTree(os.getpid())
+
+    def run(self) -> None:
+        """Serve until the farm goes away or asks for the end."""
+        os.set_blocking(self._source, False)
+        os.set_blocking(self._sink, False)
+        self._outbox.send(MAGIC)
+        self._loop.read(self._source, self._read)
+        wakeups, wake = os.pipe()
+        for descriptor in (wakeups, wake):
+            os.set_blocking(descriptor, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, lambda *_: self._finish(True, "SIGTERM"))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._loop.read(wakeups, lambda: self._on_signal(wakeups))
+        try:
+            self._flush()
+            if self._leftover:
+                self._take(self._leftover)
+            while self._end is None:
+                self._flush()
+                self._loop.turn()
+        finally:
+            self._close()
+
+    def _finish(self, forced: bool, reason: str) -> None:
+        if self._end is None:
+            self._end = (forced, reason)
+
+    # --- reading
+
+    def _read(self) -> None:
+        try:
+            data = os.read(self._source, _READ)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._finish(True, "the connection has ended")
+            return
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        self._heard = self._loop.now
+        try:
+            for each in self._reader.feed(data):
+                if isinstance(each, Fragment):
+                    self._take_bulk(each.subject, each.data)
+                else:
+                    self._handle(decode(each), each)
+        except ProtocolError as exc:
+            self._finish(True, f"the farm's messages cannot be understood: {exc}")
+        if self._received - self._acknowledged >= flow.ACK_EVERY:
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        self._acknowledged = self._received
+        self._tell(Ack(self._received))
+
+    def _tell(self, message: Message) -> None:
+        self._outbox.send(encode(message))
+
+    def _take_bulk(self, subject: int, data: memoryview) -> None:
+        self._received += len(data)
+        if self._blobs.expects(subject):
+            problem = self._blobs.add(subject, data)
+            if problem is None:
+                self._tell(Credit(subject, len(data)))
+            else:
+                self._blob_done(subject, problem)
+        elif self._calls.expects(subject):
+            self._calls.take_bulk(subject, data)
+
+    def _blob_done(self, blob: int, problem: str) -> None:
+        self._acknowledge()
+        if problem:
+            self._tell(Lost(blob, problem))
+        else:
+            self._tell(Stored(blob))
+            self._calls.blob_arrived()
+
+    def _handle(self, message: Message, frame: Frame) -> None:
+        if self._welcome is None:
+            if not isinstance(message, Welcome):
+                raise ProtocolError(f"{type(message).__name__} instead of Welcome")
+            self._open(message)
+        elif isinstance(message, Run):
+            self._calls.run(message, frame)
+        elif isinstance(message, Kill):
+            self._calls.kill(message)
+        elif isinstance(message, Ack):
+            self._outbox.pacer.on_acknowledged(message.received, self._loop.now)
+            self._calls.resume_stalled()
+        elif isinstance(message, Credit):
+            self._outbox.add_credit(message.subject, message.amount)
+            self._calls.resume_stalled()
+        elif isinstance(message, Ping):
+            self._tell(Pong(message.token))
+        else:
+            self._handle_rare(message)
+
+    def _handle_rare(self, message: Message) -> None:
+        if isinstance(message, Recall):
+            self._calls.recall(message)
+        elif isinstance(message, More):
+            self._calls.more(message)
+        elif isinstance(message, Resize):
+            self._calls.resize(message)
+        elif isinstance(message, Blob):
+            problem = self._blobs.begin(message)
+            if problem is not None:
+                self._blob_done(message.blob, problem)
+        elif isinstance(message, Forget):
+            self._blobs.forget(message.blob)
+        elif isinstance(message, Environment):
+            self._prepare(message)
+        elif isinstance(message, Stop):
+            self._finish(False, "the farm asked for it")
+
+    def _prepare(self, message: Environment) -> None:
+        description: dict[str, Any] = json.loads(message.description)
+        if description.get("in_place"):
+            recipe = Recipe(
+                description["executable"], description["path"], description.get("preload", [])
+            )
+            self._calls.environment_ready(message.environment, recipe)
+        else:
+            self._calls.environment_failed(
+                message.environment, "environments that are shipped are not known to this agent"
+            )
+
+    # --- the beginning
+
+    def _open(self, welcome: Welcome) -> None:
+        """Set up what the farm's `Welcome` asks for, and answer."""
+        self._welcome = welcome
+        try:
+            cache = cache_folder(welcome.scratch)
+            self._session = SessionFolder(cache, welcome.farm, welcome.node)
+        except OSError as exc:
+            self._finish(True, f"no folder for caches and scratch directories: {exc}")
+            return
+        ended = self._session.end_older(lambda: None)
+        if ended:
+            self._tell(Notice(20, f"ended an older agent of this farm here: {ended}"))
+        self._blobs = Blobs(self._session.blobs)
+        self._calls = Dispatcher(self._loop, self._outbox, self._blobs)
+        self._pool = self._calls.pool = Pool(
+            self._loop, self._calls, welcome.hash_seed, (self._session.calls, self._session.blobs)
+        )
+        capacity = machine.capacity(self._session.path, welcome.capacity)
+        self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(self._description(cache))))
+        self._load.cores_in_use()
+        self._loop.later(welcome.heartbeat, self._beat)
+
+    def _description(self, cache: str) -> dict[str, object]:
+        libc, libc_version = platform.libc_ver()
+        return {
+            "implementation": sys.implementation.name,
+            "version": platform.python_version(),
+            "abi": sys.implementation.cache_tag + getattr(sys, "abiflags", ""),
+            "platform": f"{sys.platform}-{platform.machine()}",
+            "libc": f"{libc} {libc_version}".strip(),
+            "executable": sys.executable,
+            "host": platform.node(),
+            "pid": os.getpid(),
+            "cache": cache,
+            "tiers": ["process", "tree"],
+        }
+
+    def _beat(self) -> None:
+        """Give a sign of life; end when the farm has given none for too long."""
+        assert self._welcome is not None
+        welcome = self._welcome
+        if self._loop.now - self._heard > welcome.silence:
+            # What has arrived meanwhile (this process may have been stopped) counts first.
+            self._read()
+            if self._loop.now - self._heard > welcome.silence:
+                self._finish(True, f"the farm was silent for {welcome.silence:g} s")
+        self._beats += 1
+        self._tell(
+            Heartbeat(
+                self._beats, self._load.cores_in_use(), machine.available(),
+                machine.memory_pressure(),
+            )
+        )  # fmt: skip
+        self._loop.later(welcome.heartbeat, self._beat)
+
+    # --- processes
+
+    def _on_signal(self, wakeups: int) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(wakeups, 4096)
+        self._reap()
+
+    def _reap(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    # --- writing
+
+    def _flush(self) -> None:
+        self._loop.flush()
+        try:
+            done = self._outbox.flush(self._loop.now)
+        except OSError:
+            self._finish(True, "the connection has ended")
+            return
+        self._loop.write(self._sink, None if done else self._flush)
+        self._calls_resume()
+
+    def _calls_resume(self) -> None:
+        if self._welcome is not None and self._session is not None:
+            self._calls.resume_stalled()
+
+    # --- the end
+
+    def _close(self) -> None:
+        """End everything that was started here, say farewell, remove the folder."""
+        for number in (signal.SIGCHLD, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGTERM else signal.SIG_DFL)
+        signal.set_wakeup_fd(-1)
+        tree.end(lambda: self._tree.below((os.getpid(),)), self._reap)
+        if self._session is not None:
+            self._session.remove()
+        forced, reason = self._end or (True, "a fault of the agent")
+        self._tell(Farewell(int(forced), reason))
+        with contextlib.suppress(OSError):
+            self._outbox.flush(self._loop.now)
+
+
+def main(leftover: bytes = b"") -> NoReturn:
+    """Be an agent: frames come from descriptor 0 and go to descriptor 1."""
+    with contextlib.suppress(OSError):
+        os.setsid()
+    system.become_subreaper()
+    source, sink = system.move_high(os.dup(0)), system.move_high(os.dup(1))
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    if null > 2:
+        os.close(null)
+    Agent(source, sink, leftover).run()
+    sys.exit(0)

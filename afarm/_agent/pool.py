@@ -1,0 +1,456 @@
+"""Templates, supervisors and workers, as the agent holds them.
+
+A template is kept for each environment and number of threads, a *slot* is a supervisor
+with its workers. Slots are made when they are needed and kept for the next call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
+
+from .._wire.frames import Fragment, Frame
+from .._wire.messages import Message, decode, encode
+from ..errors import RemoteProtocolError
+from . import internal, page, system
+from .channel import Channel
+from .loop import Loop
+from .template import Plan
+
+# What a worker may send: results of the farm's protocol.
+_FROM_WORKER = frozenset({67, 68, 69})
+
+# The end of what a template printed, for when it does not come up.
+_NOISE = 4096
+
+# Variables that say how many threads a numerical library may start.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+)
+
+# Variables of the agent's own start that no template is to inherit.
+_SCRUBBED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE",
+             "PYTHONSAFEPATH", "PYTHONUSERBASE", "PYTHONWARNINGS", "PYTHONUNBUFFERED",
+             "__PYVENV_LAUNCHER__")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a template is made for: an environment, and how many threads its calls may use."""
+
+    environment: int
+    threads: int
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How to start a template of an environment.
+
+    Attributes:
+        executable: The interpreter.
+        path: Entries of ``sys.path``, or empty: the interpreter's own.
+        preload: Modules to import before the first fork.
+    """
+
+    executable: str
+    path: list[str] = field(default_factory=list)
+    preload: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    """A worker.
+
+    Attributes:
+        sent: The attempts in its inbox, the one it runs first.
+        sequence: How many calls it has been given.
+        functions: Blobs of functions it has.
+        handing: The attempt whose result's bytes are on their way, and how many are left.
+    """
+
+    number: int
+    pid: int
+    slot: Slot
+    channel: Channel
+    words: memoryview
+    sent: deque[Any] = field(default_factory=deque)
+    sequence: int = 0
+    functions: set[int] = field(default_factory=set)
+    handing: Any = None
+    handing_left: int = 0
+    leaving: bool = False
+    relaying: Any = None
+    settling: Any = None
+    held: bool = False
+    early: list[bytes] = field(default_factory=list)
+    checked: int = -1
+
+
+@dataclass(slots=True, eq=False)
+class Slot:
+    """A supervisor and its workers."""
+
+    number: int
+    template: Template
+    channel: Channel
+    page: page.Page
+    workers: dict[int, Worker] = field(default_factory=dict)
+    spare: Worker | None = None
+    attempt: Any = None  # who holds it
+    watched: float = 0.0
+    watched_limits: Any = None
+    idle_since: float = 0.0
+
+
+@dataclass(slots=True, eq=False)
+class Template:
+    """A template process."""
+
+    number: int
+    key: Key
+    pid: int
+    channel: Channel
+    noise: int  # the descriptor of what it prints
+    ready: bool = False
+    heard: bytearray = field(default_factory=bytearray)
+    slots: set[int] = field(default_factory=set)
+    forking: int = 0
+
+
+class Owner(Protocol):
+    """Who is told of what happens in the pool."""
+
+    def on_template(self, template: Template, problem: str, notes: str) -> None:
+        """A template is ready, or will never be."""
+
+    def on_spare(self, slot: Slot) -> None:
+        """A slot has a worker that waits for a call."""
+
+    def on_worker_frame(self, worker: Worker, frame: Frame) -> None:
+        """A worker says something."""
+
+    def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
+        """Bytes of a worker's result have come."""
+
+    def on_supervisor(self, slot: Slot, message: Message) -> None:
+        """A supervisor says something."""
+
+    def on_slot_lost(self, slot: Slot) -> None:
+        """A supervisor is gone, and its workers with it."""
+
+    def read_size(self, worker: Worker) -> int:
+        """How much may be read from a worker now; 0: nothing until `Pool.resume`."""
+
+
+class Pool:
+    """Starts, keeps and ends the processes that run calls.
+
+    Args:
+        loop: The agent's loop.
+        owner: Who is told what happens.
+        hash_seed: For all of them.
+        folders: The folders of calls and of blobs.
+    """
+
+    def __init__(self, loop: Loop, owner: Owner, hash_seed: int, folders: tuple[str, str]) -> None:
+        self._loop = loop
+        self._owner = owner
+        self._hash_seed = hash_seed
+        self._folders = folders
+        self._templates: dict[Key, Template] = {}
+        self._slots: dict[int, Slot] = {}
+        self._idle: dict[Key, list[Slot]] = {}
+        self._count = 0
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes that were started here and are children of the agent."""
+        return {template.pid for template in self._templates.values()}
+
+    @property
+    def slots(self) -> list[Slot]:
+        """All slots."""
+        return list(self._slots.values())
+
+    # --- slots
+
+    def take(self, key: Key, reuse: bool) -> Slot | None:
+        """Return an idle slot with a worker in it, or ``None``; a fresh one unless ``reuse``."""
+        idle = self._idle.get(key, [])
+        for slot in reversed(idle):  # last in, first out: its memory is warm
+            if slot.spare is not None and (reuse or not slot.spare.sequence):
+                idle.remove(slot)
+                return slot
+        return None
+
+    def give_back(self, slot: Slot) -> None:
+        """A slot is not needed any more."""
+        slot.attempt = None
+        slot.idle_since = self._loop.now
+        if slot.number in self._slots and slot.spare is not None:
+            self._idle.setdefault(slot.template.key, []).append(slot)
+
+    def coming(self, key: Key) -> int:
+        """Return how many free slots of this kind will have a worker soon."""
+        template = self._templates.get(key)
+        if template is None:
+            return 0
+        numbers = template.slots
+        free = [self._slots[n] for n in numbers if self._slots[n].attempt is None]
+        started = sum(1 for slot in free if slot.spare is None and slot.workers)
+        return template.forking + started
+
+    def add_slot(self, key: Key, recipe: Recipe) -> None:
+        """Make one more slot; `Owner.on_spare` tells when it can be used."""
+        template = self.template(key, recipe)
+        template.forking += 1
+        if template.ready:
+            self._fork(template)
+
+    def _fork(self, template: Template) -> None:
+        self._count += 1
+        theirs, ours = socket.socketpair()
+        descriptor = page.create()
+        channel = Channel(ours, internal.TO_AGENT)
+        slot = Slot(self._count, template, channel, page.Page(os.dup(descriptor)))
+        self._slots[slot.number] = slot
+        template.slots.add(slot.number)
+        self._loop.read(ours.fileno(), lambda: self._read_supervisor(slot))
+        with contextlib.suppress(OSError):  # a template that is gone is noticed by reading
+            template.channel.send_with(
+                encode(internal.Fork(slot.number)), [theirs.detach(), descriptor]
+            )
+
+    def _read_supervisor(self, slot: Slot) -> None:
+        found = self._safely(slot.channel.receive_descriptors)
+        if found is None:
+            self._lose_slot(slot)
+            return
+        for frame in found:
+            if isinstance(frame, Fragment):
+                continue
+            message = decode(frame)
+            if isinstance(message, internal.WorkerReady):
+                self._add_worker(slot, message)
+            else:
+                if isinstance(message, internal.WorkerGone):
+                    self._forget_worker(slot, message.worker, message)
+                else:
+                    self._owner.on_supervisor(slot, message)
+
+    def _safely(self, receive: Callable[[], Any]) -> Any:
+        try:
+            return receive()
+        except RemoteProtocolError:  # its memory was overwritten: as good as dead
+            return None
+
+    def _add_worker(self, slot: Slot, message: internal.WorkerReady) -> None:
+        sock = socket.socket(fileno=slot.channel.descriptors.popleft())
+        channel = Channel(sock, _FROM_WORKER)
+        worker = Worker(message.worker, message.pid, slot, channel, slot.page.slot(message.worker))
+        slot.workers[worker.number] = worker
+        slot.spare = worker
+        slot.template.forking = max(0, slot.template.forking - (message.worker == 1))
+        self.resume(worker)
+        if slot.attempt is None:
+            idle = self._idle.setdefault(slot.template.key, [])
+            if slot not in idle:
+                idle.append(slot)
+        self._owner.on_spare(slot)
+
+    def _forget_worker(self, slot: Slot, number: int, message: Message) -> None:
+        worker = slot.workers.get(number)
+        if worker is not None:
+            # What it sent before it went comes first.
+            self._drain(worker)
+            self._close_worker(worker)
+        self._owner.on_supervisor(slot, message)
+        slot.workers.pop(number, None)
+
+    def _drain(self, worker: Worker) -> None:
+        while not worker.channel.closed and self._owner.read_size(worker):
+            found = self._safely(worker.channel.receive)
+            if not found:
+                return
+            self._hand_on(worker, found)
+
+    def _close_worker(self, worker: Worker) -> None:
+        if not worker.channel.closed:
+            self._loop.forget(worker.channel.sock.fileno())
+            worker.channel.close()
+        if worker.slot.spare is worker:
+            worker.slot.spare = None
+
+    # --- workers
+
+    def resume(self, worker: Worker) -> None:
+        """Read from a worker (again)."""
+        if not worker.channel.closed:
+            self._loop.read(worker.channel.sock.fileno(), lambda: self._read_worker(worker))
+
+    def _read_worker(self, worker: Worker) -> None:
+        size = self._owner.read_size(worker)
+        if size <= 0:
+            self._loop.pause(worker.channel.sock.fileno())
+            return
+        found = self._safely(lambda: worker.channel.receive(size))
+        if found is None:
+            # Its supervisor tells what became of it.
+            self._loop.pause(worker.channel.sock.fileno())
+            return
+        self._hand_on(worker, found)
+
+    def _hand_on(self, worker: Worker, found: list[Any]) -> None:
+        for each in found:
+            if isinstance(each, Fragment):
+                self._owner.on_worker_bulk(worker, each.data)
+            else:
+                self._owner.on_worker_frame(worker, each)
+
+    def _lose_slot(self, slot: Slot) -> None:
+        """A supervisor is gone."""
+        if self._slots.pop(slot.number, None) is None:
+            return
+        slot.template.slots.discard(slot.number)
+        if not slot.workers:
+            slot.template.forking = max(0, slot.template.forking - 1)
+        for worker in list(slot.workers.values()):
+            self._drain(worker)
+            self._close_worker(worker)
+        self._loop.forget(slot.channel.sock.fileno())
+        slot.channel.close()
+        idle = self._idle.get(slot.template.key, [])
+        if slot in idle:
+            idle.remove(slot)
+        self._owner.on_slot_lost(slot)
+
+    # --- templates
+
+    def template(self, key: Key, recipe: Recipe) -> Template:
+        """Return the template of this kind; started if it is not there."""
+        found = self._templates.get(key)
+        if found is None:
+            found = self._templates[key] = self._start(key, recipe)
+        return found
+
+    def _start(self, key: Key, recipe: Recipe) -> Template:
+        self._count += 1
+        theirs, ours = socket.socketpair()
+        noise, their_noise = os.pipe()
+        package: Any = sys.modules[__name__.partition(".")[0]]
+        line, program = package.__first_line__, package.__bootstrap__
+        argv = [recipe.executable, "-s", "-P", "-c", line, "template"]
+        environment = _environment(os.environ, key.threads, self._hash_seed)
+        pid = os.fork()
+        if pid == 0:
+            _become(argv, environment, (theirs.fileno(), their_noise))
+        theirs.close()
+        os.close(their_noise)
+        channel = Channel(ours, internal.TO_AGENT)
+        template = Template(self._count, key, pid, channel, noise)
+        os.set_blocking(noise, False)
+        plan = Plan(*self._folders, path=recipe.path, preload=recipe.preload)
+        channel.send(program)
+        channel.send(encode(internal.Setup(template.number, json.dumps(asdict(plan)))))
+        self._loop.touch(channel)
+        self._loop.read(ours.fileno(), lambda: self._read_template(template))
+        self._loop.read(noise, lambda: self._read_noise(template))
+        return template
+
+    def _read_template(self, template: Template) -> None:
+        found = self._safely(template.channel.receive)
+        if found is None:
+            self._lose_template(template)
+            return
+        for frame in found:
+            message = decode(frame) if isinstance(frame, Frame) else None
+            if isinstance(message, internal.Ready):
+                template.ready = True
+                self._owner.on_template(template, message.problem, message.notes)
+                for _ in range(template.forking):
+                    self._fork(template)
+
+    def _read_noise(self, template: Template) -> None:
+        try:
+            data = os.read(template.noise, 1 << 16)
+        except BlockingIOError:
+            return
+        if not data:
+            self._loop.forget(template.noise)
+            os.close(template.noise)
+            template.noise = -1
+        template.heard = (template.heard + data)[-_NOISE:]
+
+    def _lose_template(self, template: Template) -> None:
+        """A template is gone, by itself or because it never came up."""
+        if template.noise >= 0:
+            self._read_noise(template)
+        self._loop.forget(template.channel.sock.fileno())
+        template.channel.close()
+        if self._templates.get(template.key) is template:
+            del self._templates[template.key]
+        if not template.ready:
+            heard = template.heard.decode("utf-8", "replace").strip()
+            self._owner.on_template(template, heard or "its interpreter does not start", "")
+
+    def drop(self, environment: int) -> None:
+        """End the templates of an environment, and so their slots."""
+        for template in list(self._templates.values()):
+            if template.key.environment == environment:
+                template.channel.close()
+
+    def end(self) -> None:
+        """Ask every process to end with everything it started."""
+        for slot in self.slots:
+            slot.channel.close()
+        for template in self._templates.values():
+            with contextlib.suppress(OSError):
+                os.kill(template.pid, signal.SIGTERM)
+
+
+def _environment(inherited: Mapping[str, str], threads: int, hash_seed: int) -> dict[str, str]:
+    """Return the environment variables of a template."""
+    made = {k: v for k, v in inherited.items() if k not in _SCRUBBED}
+    made.update(dict.fromkeys(_THREADS, str(threads)))
+    made["PYTHONHASHSEED"] = str(hash_seed)
+    # glibc gives each thread an arena of 64 MB of addresses; two are enough for workers
+    # that mostly run one thread, and what is freed shows in the measurement.
+    made["MALLOC_ARENA_MAX"] = "2"
+    made["MALLOC_TRIM_THRESHOLD_"] = str(1 << 20)
+    return made
+
+
+def _become(argv: list[str], environment: dict[str, str], descriptors: tuple[int, int]) -> None:
+    """Go on as another program, in the child of a fork; never returns."""
+    try:
+        sock, noise = descriptors
+        os.dup2(sock, 0)
+        os.dup2(noise, 1)
+        os.dup2(noise, 2)
+        system.close_all_but(set())
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        os.execve(argv[0], argv, environment)
+    except BaseException as exc:  # the child must not run the agent's code
+        with contextlib.suppress(OSError):
+            os.write(2, f"cannot start {argv[0]}: {exc}\n".encode())
+        time.sleep(0)
+    finally:
+        os._exit(127)

@@ -1,0 +1,95 @@
+"""The empty folder that a call starts in, and removing what it has put there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import stat
+
+
+class Scratch:
+    """The scratch directory of the calls of one worker.
+
+    A folder that a call has left empty serves the next one: looking into it costs 3 us,
+    removing and making one 30 us on an ordinary disk. (Its time of change would be no
+    proof: a kernel's clock for files ticks every few milliseconds.)
+
+    Args:
+        folder: The folder that holds the scratch directories.
+        name: Of this worker's.
+    """
+
+    def __init__(self, folder: str, name: str) -> None:
+        self._folder = folder
+        self._path = os.path.join(folder, name)
+        self._made = False
+
+    def enter(self) -> None:
+        """Make this process start a call in an empty folder."""
+        if not self._made:
+            os.mkdir(self._path, 0o700)
+            self._made = True
+        os.chdir(self._path)
+
+    def leave(self) -> int:
+        """Make the folder good for another call; return the bytes that the last one left in it."""
+        try:
+            if not os.listdir(self._path):
+                return 0
+        except OSError:  # the call has removed its own folder, or locked itself out
+            pass
+        size = disk_usage(self._path)
+        os.chdir(self._folder)
+        remove(self._path)
+        self._made = False
+        return size
+
+
+def disk_usage(path: str, most: int = 1_000_000) -> int:
+    """Return the bytes that lie below a folder, as blocks on the disk.
+
+    Hard links count once; what disappears meanwhile does not count. At most ``most``
+    entries are looked at.
+    """
+    total = 0
+    seen: set[tuple[int, int]] = set()
+    pending = [path]
+    while pending and most > 0:
+        try:
+            entries = os.scandir(pending.pop())
+        except OSError:
+            continue
+        with entries:
+            for entry in entries:
+                most -= 1
+                with contextlib.suppress(OSError):
+                    found = entry.stat(follow_symlinks=False)
+                    if stat.S_ISDIR(found.st_mode):
+                        pending.append(entry.path)
+                    elif found.st_nlink > 1:
+                        if (found.st_dev, found.st_ino) in seen:
+                            continue
+                        seen.add((found.st_dev, found.st_ino))
+                    total += found.st_blocks * 512 if not stat.S_ISDIR(found.st_mode) else 0
+    return total
+
+
+def remove(path: str) -> None:
+    """Remove a folder and everything below it, also where its modes forbid that."""
+    with contextlib.suppress(OSError):
+        os.rmdir(path)
+        return
+    if not os.path.lexists(path):
+        return
+
+    def allow(function: object, name: str, error: object) -> None:
+        with contextlib.suppress(OSError):
+            os.chmod(os.path.dirname(name), 0o700)
+            if os.path.isdir(name) and not os.path.islink(name):
+                os.chmod(name, 0o700)
+                shutil.rmtree(name, ignore_errors=True)
+            else:
+                os.unlink(name)
+
+    shutil.rmtree(path, onerror=allow)

@@ -1,0 +1,376 @@
+"""A supervisor: one per slot. Forks workers, watches them, and ends what they leave behind.
+
+It is forked from a template, single-threaded, and the nearest subreaper of everything
+its workers start: whoever loses its parent becomes its child.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+
+from .._monitor import tree
+from .._monitor.limits import exceeded, most
+from .._monitor.proc import oom_kills
+from .._wire.frames import Fragment, FrameReader
+from .._wire.messages import Isolation, Message, decode, encode
+from ..resources import Resources, Usage
+from . import internal, system
+from .output import COALESCE, Pipes
+from .page import BEGUN, Page
+from .scratch import disk_usage, remove
+from .watch import CallWatch
+from .worker import run_worker
+
+_READ = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a supervisor's workers find things.
+
+    Attributes:
+        calls: The folder for scratch directories.
+        blobs: The folder with large functions and put objects.
+    """
+
+    calls: str
+    blobs: str
+
+
+@dataclass(slots=True)
+class _Forked:
+    """A worker, as its supervisor knows it."""
+
+    number: int
+    pid: int
+    pipes: Pipes
+    slot: memoryview
+    folder: str
+    watch: CallWatch | None = None
+    isolation: Isolation = Isolation.FORK
+    printed_at: float = 0.0  # when output began to wait; 0: none does
+    resource: str = ""  # what it went over, once it did
+    exit: int | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+class Supervisor:
+    """The loop of a supervisor.
+
+    Args:
+        number: Which of the agent's supervisors.
+        sock: The socket to the agent.
+        page: The page shared with the agent and the workers.
+        place: Where things are.
+    """
+
+    def __init__(self, number: int, sock: socket.socket, page: Page, place: Place) -> None:
+        self._number = number
+        self._sock = sock
+        self._page = page
+        self._place = place
+        self._reader = FrameReader(internal.FROM_AGENT)
+        self._workers: dict[int, _Forked] = {}
+        self._forked = 0
+        self._tree = tree.ProcessTree(os.getpid())
+        self._poll = select.poll()
+        self._ooms = oom_kills()
+        self._wakeups, self._wake = (system.move_high(fd) for fd in os.pipe())
+        for descriptor in (self._wakeups, self._wake):
+            os.set_blocking(descriptor, False)
+        self._ending = False
+
+    def run(self) -> None:
+        """Serve until the agent goes away or asks for the end; then end everything below."""
+        system.become_subreaper()
+        signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGTERM, self._on_term)
+        self._poll.register(self._sock, select.POLLIN)
+        self._poll.register(self._wakeups, select.POLLIN)
+        try:
+            self._fork_worker()
+            while not self._ending:
+                self._turn()
+        finally:
+            self._end_everything()
+
+    def _on_term(self, *_: object) -> None:
+        self._ending = True
+
+    def _turn(self) -> None:
+        """Wait for the next thing to happen, and see to it."""
+        ready = self._poll.poll(self._timeout())
+        now = time.monotonic()
+        for descriptor, _ in ready:
+            if descriptor == self._sock.fileno():
+                self._read_agent()
+            elif descriptor == self._wakeups:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wakeups, 4096)
+                self._reap()
+            else:
+                self._read_output(descriptor, now)
+        for worker in list(self._workers.values()):
+            if worker.printed_at and now >= worker.printed_at + COALESCE:
+                worker.printed_at = 0.0
+                worker.pipes.flush()
+            if worker.watch is not None and now >= worker.watch.due:
+                self._look(worker, now)
+
+    def _timeout(self) -> float | None:
+        due = [w.printed_at + COALESCE for w in self._workers.values() if w.printed_at]
+        due += [
+            w.watch.due for w in self._workers.values()
+            if w.watch is not None and w.watch.due < float("inf")
+        ]  # fmt: skip
+        if not due:
+            return None
+        # Rounded up: a wait that ends early would be repeated until it is time.
+        return max(0.0, (min(due) - time.monotonic()) * 1000 + 1)
+
+    # --- messages
+
+    def _send(self, message: Message, descriptors: list[int] | None = None) -> None:
+        try:
+            if descriptors is None:
+                self._sock.sendall(encode(message))
+            else:
+                system.send_with_descriptors(self._sock, encode(message), descriptors)
+        except OSError:  # the agent is gone
+            self._ending = True
+
+    def _read_agent(self) -> None:
+        try:
+            data = self._sock.recv(_READ)
+        except OSError:
+            data = b""
+        if not data:
+            self._ending = True
+            return
+        for frame in self._reader.feed(data):
+            if isinstance(frame, Fragment):
+                continue
+            message = decode(frame)
+            if isinstance(message, internal.Watch):
+                self._watch(message)
+            elif isinstance(message, internal.Settle):
+                self._settle(message)
+            elif isinstance(message, internal.Dispose):
+                self._dispose(message.worker)
+
+    def _watch(self, message: internal.Watch) -> None:
+        worker = self._workers.get(message.worker)
+        if worker is None:
+            return
+        worker.isolation = message.isolation
+        if worker.watch is None:
+            worker.watch = CallWatch(worker.pid, worker.slot, worker.folder, self._tree)
+        worker.watch.begin(message.sequence, message.limits, time.monotonic())
+        # The next call's worker is made while this call runs.
+        if message.isolation is Isolation.FORK and self._spare() is None:
+            self._fork_worker()
+
+    def _spare(self) -> _Forked | None:
+        return next((w for w in self._workers.values() if w.watch is None and w.exit is None), None)
+
+    def _settle(self, message: internal.Settle) -> None:
+        worker = self._workers.get(message.worker)
+        if worker is None:
+            return  # `WorkerGone` has answered
+        usage = Usage()
+        if message.leaving:
+            # The worker only hands over its result now; whatever else there is was the call's.
+            self._end_tree(worker)
+            if self._spare() is None:
+                self._fork_worker()
+        if worker.watch is not None:
+            worker.watch.look(time.monotonic())
+            usage = worker.watch.take_peaks()
+        worker.pipes.read_all()
+        worker.printed_at = 0.0
+        tail = worker.pipes.finish()
+        self._send(internal.Settled(worker.number, message.sequence, usage, tail))
+
+    def _dispose(self, number: int) -> None:
+        worker = self._workers.get(number)
+        if worker is not None and worker.exit is None:
+            self._kill(worker)
+
+    # --- workers
+
+    def _fork_worker(self) -> None:
+        self._forked += 1
+        number = self._forked
+        self._page.clear(number)
+        theirs, ours = socket.socketpair()
+        pipes = [os.pipe(), os.pipe()]
+        slot = self._page.slot(number)
+        name = f"{self._number}.{number}"
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            theirs.close()
+            self._become_worker(parent, ours, pipes, slot, name)
+        ours.close()
+        for _, writer in pipes:
+            os.close(writer)
+
+        def emit(stream: int, dropped: int, data: bytes) -> None:
+            self._send(internal.Printed(number, int(slot[BEGUN]), stream, dropped, data))
+
+        readers = (system.move_high(pipes[0][0]), system.move_high(pipes[1][0]))
+        worker = _Forked(
+            number, pid, Pipes(readers, emit), slot, os.path.join(self._place.calls, name)
+        )
+        self._workers[number] = worker
+        for reader in readers:
+            self._poll.register(reader, select.POLLIN)
+        self._send(internal.WorkerReady(number, pid), [theirs.fileno()])
+        theirs.close()
+
+    def _become_worker(
+        self, parent: int, sock: socket.socket, pipes: list[tuple[int, int]], slot: memoryview,
+        name: str,
+    ) -> None:  # fmt: skip
+        """Go on as the child of the fork; never returns."""
+        try:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            system.die_with_parent(signal.SIGKILL, parent)
+            system.set_oom_score(1000)
+            for descriptor, (_, writer) in enumerate(pipes, 1):
+                os.dup2(writer, descriptor)
+            sock = system.move_socket_high(sock)
+            system.close_all_but({sock.fileno()})
+        except BaseException:  # nothing of this child may run the supervisor's code
+            os._exit(70)
+        run_worker(sock, slot, self._place.calls, self._place.blobs, name)
+
+    def _reap(self) -> None:
+        """Wait for every child that has ended; see to the workers among them."""
+        by_pid = {w.pid: w for w in self._workers.values()}
+        gone: list[_Forked] = []
+        while True:
+            try:
+                pid, status, used = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            worker = by_pid.get(pid)
+            if worker is not None and worker.exit is None:
+                worker.exit = os.waitstatus_to_exitcode(status)
+                worker.usage = Usage(
+                    cpu_user=used.ru_utime,
+                    cpu_system=used.ru_stime,
+                    memory_resident=used.ru_maxrss << 10,
+                )
+                gone.append(worker)
+        for worker in gone:
+            self._bury(worker)
+
+    def _bury(self, worker: _Forked) -> None:
+        """Tell the agent that a worker and everything it started is gone; make it so first."""
+        self._end_tree(worker)
+        usage = worker.usage
+        watch = worker.watch
+        if watch is not None:
+            usage = most(usage, watch.take_peaks())
+            if not worker.resource and worker.exit == -signal.SIGKILL and self._oom_killed():
+                worker.resource = "memory"
+        worker.pipes.read_all()
+        tail = worker.pipes.finish()
+        left = disk_usage(worker.folder)
+        if watch is not None and left:
+            usage = most(usage, Usage(disk=left, wall_time=usage.wall_time))
+        remove(worker.folder)
+        for reader in worker.pipes.readers:
+            self._poll.unregister(reader)
+        worker.pipes.close()
+        del self._workers[worker.number]
+        self._send(
+            internal.WorkerGone(
+                worker.number, int(worker.slot[BEGUN]), worker.exit or 0, usage, worker.resource,
+                tail,
+            )
+        )  # fmt: skip
+        if self._spare() is None and not self._ending:
+            self._fork_worker()
+
+    def _oom_killed(self) -> bool:
+        before, self._ooms = self._ooms, oom_kills()
+        return self._ooms > before
+
+    def _end_tree(self, worker: _Forked) -> None:
+        """End what a worker's call has started, orphans included; not the worker itself."""
+        others = {w.pid for w in self._workers.values() if w is not worker}
+        busy = any(w.watch is not None for w in self._workers.values() if w is not worker)
+
+        def members() -> set[int]:
+            if busy:
+                # Another call runs already: orphans may be its own. This worker's were
+                # ended when it began to hand over its result.
+                return self._tree.below((worker.pid,))
+            spared = others | {worker.pid}
+            mine = self._tree.below((os.getpid(),)) - spared
+            return mine - self._tree.below(others) if others else mine
+
+        tree.end(members, self._reap_strangers)
+
+    def _reap_strangers(self) -> None:
+        """Wait for ended children that are no workers."""
+        workers = {w.pid for w in self._workers.values() if w.exit is None}
+        for pid in self._tree.children() - workers:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)
+
+    def _kill(self, worker: _Forked) -> None:
+        """Kill a worker and its tree. It is buried when it has been waited for."""
+        tree.send(worker.pid, signal.SIGSTOP)
+        self._end_tree(worker)
+        tree.send(worker.pid, signal.SIGKILL)
+
+    # --- watching and output
+
+    def _look(self, worker: _Forked, now: float) -> None:
+        watch = worker.watch
+        assert watch is not None
+        usage = watch.look(now)
+        if usage is None or worker.exit is not None or worker.resource:
+            return
+        breach = exceeded(watch.limits, usage, certain_memory=watch.certain_memory)
+        if breach is not None:
+            worker.resource = breach.resource
+            self._kill(worker)
+        elif watch.worth_telling(now):
+            self._send(internal.Measured(worker.number, watch.sequence, usage))
+
+    def _read_output(self, descriptor: int, now: float) -> None:
+        for worker in self._workers.values():
+            if descriptor in worker.pipes.readers:
+                worker.pipes.read()
+                if worker.pipes.waiting and not worker.printed_at:
+                    worker.printed_at = now
+                return
+
+    def _end_everything(self) -> None:
+        """Kill whatever is below this process, wait for it, and remove the folders."""
+        tree.end(lambda: self._tree.below((os.getpid(),)), self._reap_all)
+        for worker in self._workers.values():
+            remove(worker.folder)
+
+    def _reap_all(self) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+
+__all__ = ["Place", "Resources", "Supervisor"]

@@ -1,0 +1,180 @@
+"""A template: the warm process of one environment, from which supervisors are forked.
+
+A fresh interpreter that has imported what the functions of its environment import. It
+stays single-threaded, runs no user code but those imports, and forks on request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import io
+import json
+import os
+import signal
+import socket
+import sys
+import types
+from dataclasses import dataclass, field
+
+from .._monitor.proc import read_status
+from .._wire.frames import Fragment, FrameReader
+from .._wire.messages import Message, decode, encode
+from . import internal, system
+from .page import Page
+from .supervisor import Place, Supervisor
+
+# Modules known not to survive a fork of the process that imported them: they start
+# threads, or hold handles of a device.
+_NOT_FORK_SAFE = ("polars", "grpc", "cupy", "pycuda", "jax", "tensorflow", "ray")
+
+# Their threads wait for work, hold no lock meanwhile, and are made anew in the child.
+_SAFE_THREADS = frozenset({"numpy", "scipy", "openblas"})
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a template is told about itself; as JSON in `internal.Setup`.
+
+    Attributes:
+        path: The entries of ``sys.path``, or empty: those of the interpreter.
+        preload: Modules to import.
+        calls: The folder for scratch directories.
+        blobs: The folder for large functions and put objects.
+    """
+
+    calls: str
+    blobs: str
+    path: list[str] = field(default_factory=list)
+    preload: list[str] = field(default_factory=list)
+
+
+class Template:
+    """The loop of a template.
+
+    Args:
+        sock: The socket to the agent.
+        leftover: What was read from it already.
+    """
+
+    def __init__(self, sock: socket.socket, leftover: bytes) -> None:
+        self._sock = sock
+        self._leftover = leftover
+        self._reader = FrameReader(internal.FROM_AGENT)
+        self._plan: Plan | None = None
+        self._descriptors: list[int] = []
+
+    def run(self) -> None:
+        """Serve until the agent goes away."""
+        signal.signal(signal.SIGCHLD, self._reap)
+        while True:
+            for message in self._receive():
+                if isinstance(message, internal.Setup):
+                    self._set_up(message)
+                elif isinstance(message, internal.Fork):
+                    self._fork(message.supervisor)
+
+    def _receive(self) -> list[Message]:
+        """Return the next messages; ends this process when there are no more."""
+        data, self._leftover = self._leftover, b""
+        if not data:
+            try:
+                data, descriptors = system.receive_with_descriptors(self._sock, 1 << 16)
+            except OSError:
+                data, descriptors = b"", []
+            self._descriptors += descriptors
+            if not data:
+                os._exit(0)
+        return [decode(each) for each in self._reader.feed(data) if not isinstance(each, Fragment)]
+
+    def _reap(self, *_: object) -> None:
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+
+    def _set_up(self, message: internal.Setup) -> None:
+        """Import what is to be imported, and tell the agent."""
+        plan = self._plan = Plan(**json.loads(message.description))
+        if plan.path:
+            sys.path[:] = plan.path
+        notes = [note for name in plan.preload if (note := _preload(name))]
+        unsafe = _why_not_to_fork()
+        gc.collect()
+        gc.freeze()
+        answer = internal.Ready(message.number, unsafe, "; ".join(notes))
+        self._sock.sendall(encode(answer))
+
+    def _fork(self, number: int) -> None:
+        assert self._plan is not None
+        descriptors, self._descriptors = self._descriptors[:2], self._descriptors[2:]
+        parent = os.getpid()
+        pid = os.fork()
+        if pid:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
+        code = 1
+        try:
+            system.die_with_parent(signal.SIGTERM, parent)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            self._sock.close()
+            sock = system.move_socket_high(socket.socket(fileno=descriptors[0]))
+            page = Page(descriptors[1])
+            Supervisor(number, sock, page, Place(self._plan.calls, self._plan.blobs)).run()
+            code = 0
+        except BaseException:  # nothing of this child may run the template's code
+            with contextlib.suppress(Exception):
+                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        finally:
+            os._exit(code)
+
+
+def _preload(name: str) -> str:
+    """Import a module; return what went wrong: workers will meet it, and say it, again."""
+    try:
+        importlib.import_module(name)
+    except BaseException as exc:  # modules raise what they like, SystemExit included
+        return f"importing {name} failed: {type(exc).__name__}: {exc}"
+    return ""
+
+
+def _why_not_to_fork() -> str:
+    """Return why children forked from this process may hang, or an empty string."""
+    for name in _NOT_FORK_SAFE:
+        if name in sys.modules:
+            return f"{name} is not fork-safe"
+    status = read_status(os.getpid())
+    if status is not None and status.threads > 1:
+        python = sys.modules.get("threading")
+        if python is not None and python.active_count() > 1:
+            return f"{python.active_count() - 1} threads run after its imports"
+        if not _SAFE_THREADS & set(sys.modules):
+            return f"{status.threads - 1} threads run after its imports"
+    return ""
+
+
+def main(leftover: bytes = b"") -> None:
+    """Become a template: descriptor 0 is the socket to the agent."""
+    system.die_with_parent(signal.SIGTERM, os.getppid())
+    sock = system.move_socket_high(socket.socket(fileno=0))
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
+    for name, descriptor in (("stdout", 1), ("stderr", 2)):
+        setattr(sys, name, _text(descriptor))
+        setattr(sys, f"__{name}__", getattr(sys, name))
+    # What functions see as `__main__` has nothing of ours in it.
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    sys.argv[:] = [""]
+    Template(sock, leftover).run()
+
+
+def _text(descriptor: int) -> io.TextIOWrapper:
+    """Return a text stream that passes on each line, and never fails for its encoding."""
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )

@@ -1,0 +1,298 @@
+"""A worker: the process that runs invocations, one after the other.
+
+It is forked from its supervisor with everything ready, reads `Run` from its socket and
+answers with `Ended`. It measures itself; what it cannot see (its children, its own
+death) the supervisor adds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import inspect
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .._monitor.meter import Finding, Meter
+from .._wire.frames import Frame
+from .._wire.messages import Ended, Isolation, More, Outcome, Returned, Run, decode, encode
+from .._wire.payloads import INLINE, pack_layout
+from ..resources import Usage
+from . import restore, system
+from .inbox import Inbox, wait_drained
+from .internal import Flag, Function
+from .page import BEGUN, ENDED, INHERITED, RESIDENT, STARTED, WITHDRAWN_FROM, WITHDRAWN_TO
+from .results import Payload, dump_failure, dump_result
+from .scratch import Scratch
+from .streams import Stream
+from .values import Disconnected, Values
+
+_NOTHING = Payload([], [])
+
+
+class Worker:
+    """Serves the calls that arrive on a socket.
+
+    Args:
+        sock: The socket to the agent, blocking.
+        slot: The worker's words in the shared page.
+        calls: The folder for scratch directories.
+        blobs: The folder where the agent puts large blobs.
+        name: Of the scratch directory.
+    """
+
+    def __init__(
+        self, sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str
+    ) -> None:
+        self._inbox = Inbox(sock)
+        self._slot = slot
+        self._values = Values(self._inbox, blobs)
+        self._scratch = Scratch(calls, name)
+        self._meter = Meter(system.move_high)
+        # Copies that the user's code does not know of, to put 1 and 2 back from.
+        self._streams = (system.move_high(os.dup(1)), system.move_high(os.dup(2)))
+        self._state: restore.State | None = None
+        self._sequence = 0
+        self._credit = 0
+
+    def serve(self) -> None:
+        """Serve calls until the socket ends or this process is to be replaced."""
+        while (frame := self._inbox.receive()) is not None:
+            if frame.kind == Run.kind:
+                run = decode(frame)
+                assert isinstance(run, Run)
+                if not self._serve_run(run):
+                    return
+            elif frame.kind == Function.kind:
+                self._values.add_function(frame.subject, frame.body)
+
+    def _serve_run(self, run: Run) -> bool:
+        """Run one call and answer; return whether this worker serves on."""
+        slot = self._slot
+        self._sequence += 1
+        slot[BEGUN] = self._sequence
+        # After saying that it begins: see `page`.
+        if slot[WITHDRAWN_FROM] <= self._sequence <= slot[WITHDRAWN_TO]:
+            self._inbox.send(encode(Returned(run.invocation, run.attempt)))
+            return True
+        reuse = run.isolation is Isolation.REUSE
+        if reuse and self._state is None:
+            self._state = restore.State(_own_status(), self._streams)
+        try:
+            call = _Call(run, self)
+            call.perform()
+        except Disconnected:
+            return False
+        slot[ENDED] = self._sequence
+        return self._answer(call, reuse)
+
+    def _answer(self, call: _Call, reuse: bool) -> bool:
+        """Put this process in order and send the outcome; return whether it serves on."""
+        finding = call.finding
+        flags = Flag(0)
+        leaving = not reuse
+        if finding.had_children:
+            flags |= Flag.TREE
+        if finding.wrote:
+            system.flush_c_streams()
+            flags |= Flag.PRINTED
+        left = 0
+        if reuse and self._state is not None:
+            leaving = self._has_left_something(finding)
+            if not leaving:
+                left = self._scratch.leave()
+                if finding.wrote:
+                    for stream in self._streams:
+                        wait_drained(stream)
+        if leaving:
+            flags |= Flag.LEAVING
+        run, payload = call.run, call.payload
+        inline = payload.size <= INLINE
+        usage = finding.usage if not left else _with_disk(finding.usage, left)
+        self._inbox.send(
+            encode(
+                Ended(
+                    run.invocation, run.attempt, call.outcome, call.exit, int(flags), payload.size,
+                    usage, pack_layout([payload.lengths]) if payload.size else b"", "", b"",
+                    b"".join(payload.parts) if inline else b"",
+                )
+            )
+        )  # fmt: skip
+        if not inline:
+            self._inbox.send_bulk(run.invocation, payload.parts)
+        return not leaving
+
+    def _has_left_something(self, finding: Finding) -> bool:
+        """Put this process in order; return whether it must be replaced."""
+        assert self._state is not None
+        try:
+            if self._state.restore(finding.text):
+                return True
+        except Exception:  # what cannot be put back as it was is left behind with the process
+            return True
+        if finding.had_children and _meter_has_children():
+            return True
+        if self._meter.grown > restore.LEFT_MEMORY:
+            gc.collect()
+            system.trim_heap()
+            return self._meter.grown > restore.LEFT_MEMORY
+        return False
+
+
+def _meter_has_children() -> bool:
+    from .._monitor.meter import has_children
+
+    return has_children()
+
+
+def _own_status() -> bytes:
+    try:
+        with open("/proc/self/status", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _with_disk(usage: Usage, disk: int) -> Usage:
+    from dataclasses import replace
+
+    return replace(usage, disk=disk)
+
+
+class _Call:
+    """One call: what it is given, and what became of it."""
+
+    def __init__(self, run: Run, worker: Worker) -> None:
+        self.run = run
+        self._worker = worker
+        self.outcome = Outcome.RETURNED
+        self.payload = _NOTHING
+        self.exit = 0
+        self.finding: Finding
+        settings = json.loads(run.settings) if run.settings else {}
+        self._environment: dict[str, str] = settings.get("env") or {}
+        self._cwd: str | None = settings.get("cwd")
+        self._stream: int | None = settings.get("stream")
+
+    def perform(self) -> None:
+        """Run the call; afterwards `outcome`, `payload` and `finding` say what became of it.
+
+        Raises:
+            Disconnected: If the agent goes away meanwhile.
+        """
+        worker = self._worker
+        groups = worker._values.take(self.run)
+        meter = worker._meter
+        slot = worker._slot
+        meter.begin()
+        slot[RESIDENT] = meter.resident
+        slot[INHERITED] = 0
+        slot[STARTED] = time.monotonic_ns()
+        took = 0.0
+        try:
+            function, args, kwargs = self._load(groups)
+        except BaseException as exc:  # whatever importing and unpickling the user's things raise
+            self._fail(Outcome.UNUSABLE, exc)
+        else:
+            del groups
+            before = time.perf_counter()
+            try:
+                value = self._call(function, args, kwargs)
+            except Disconnected:
+                raise
+            except SystemExit as exc:
+                took = time.perf_counter() - before
+                self.outcome = Outcome.CRASHED
+                self.exit = _exit_code(exc)
+            except BaseException as exc:  # the function's own; also KeyboardInterrupt
+                took = time.perf_counter() - before
+                self._fail(Outcome.RAISED, exc)
+            else:
+                took = time.perf_counter() - before
+                args = kwargs = None  # type: ignore[assignment]
+                self._return(value)
+        _flush_streams()
+        self.finding = meter.finish(took, self.exit if self.outcome is Outcome.CRASHED else None)
+
+    def _load(
+        self, groups: Any
+    ) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        worker = self._worker
+        worker._scratch.enter()
+        if self._environment:
+            os.environ.update(self._environment)
+        if self._cwd:
+            os.chdir(os.path.expanduser(self._cwd))
+        restore.seed_generators()
+        function = worker._values.function(self.run.function)
+        args, kwargs = worker._values.arguments(groups)
+        return function, args, kwargs
+
+    def _call(
+        self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        value = function(*args, **kwargs)
+        if self._stream is not None:
+            stream = Stream(self.run.invocation, self.run.attempt, self._stream, self._worker._inbox)
+            return stream.send_all(value)
+        if inspect.iscoroutine(value):
+            import asyncio
+
+            return asyncio.run(value)
+        return value
+
+    def _return(self, value: object) -> None:
+        try:
+            self.payload = dump_result(value)
+        except BaseException as exc:  # whatever a __reduce__ of the user's raises
+            self.outcome = Outcome.UNPICKLABLE
+            self.payload = dump_failure(exc, f"the result, of type {type(value).__qualname__}")
+
+    def _fail(self, outcome: Outcome, exc: BaseException) -> None:
+        self.outcome = outcome
+        self.payload = dump_failure(exc)
+
+
+def _exit_code(exc: SystemExit) -> int:
+    """Return the exit code that ``sys.exit`` asked for, as the interpreter would."""
+    if exc.code is None:
+        return 0
+    if isinstance(exc.code, int):
+        return exc.code & 0xFF
+    print(exc.code, file=sys.stderr)
+    return 1
+
+
+def _flush_streams() -> None:
+    """Write out what Python has buffered; the user's code may have closed or replaced them."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(Exception):
+            stream.flush()
+
+
+def run_worker(
+    sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str
+) -> None:
+    """Serve calls, then end this process. For the child of a fork: never returns."""
+    code = 0
+    try:
+        signal.set_wakeup_fd(-1)
+        Worker(sock, slot, calls, blobs, name).serve()
+    except BaseException:  # the supervisor must not go on in this process, whatever happens
+        code = 70
+        with contextlib.suppress(Exception):
+            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    finally:
+        _flush_streams()
+        with contextlib.suppress(Exception):
+            system.flush_c_streams()
+        os._exit(code)
+
+
+__all__ = ["Frame", "More", "Worker", "run_worker"]

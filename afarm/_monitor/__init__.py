@@ -1,0 +1,1 @@
+"""Measuring and limiting one call's process tree. Streamed; standard library only."""

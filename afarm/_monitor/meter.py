@@ -1,0 +1,154 @@
+"""What one call uses, measured by the process that runs it. Linux only.
+
+The high-water mark of resident memory is reset before the call and read after it, so
+that it is the kernel's own peak and no sample; begin and finish cost 9 us together on
+the reference machine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ..resources import Usage
+from .proc import PAGE, Status, parse_io, parse_status
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What the meter found out about one call.
+
+    Attributes:
+        usage: Everything but disk.
+        wrote: Whether the process wrote anything anywhere: it may have printed.
+        had_children: Whether there are, or were, processes that it started.
+        text: ``/proc/self/status`` at the end, for who wants more of it.
+        status: The same, parsed.
+    """
+
+    usage: Usage
+    wrote: bool
+    had_children: bool
+    text: bytes
+    status: Status
+
+
+def _written(text: bytes) -> int:
+    at = text.find(b"wchar: ")
+    return int(text[at + 7 : text.find(b"\n", at)]) if at >= 0 else -1
+
+
+class Meter:
+    """Measures the calls of this process, one after the other.
+
+    To be made in the process that is measured, after its fork.
+
+    Args:
+        move: Puts a descriptor where the call does not find it.
+    """
+
+    def __init__(self, move: Callable[[int], int]) -> None:
+        self._status = _open("/proc/self/status", os.O_RDONLY, move)
+        self._statm = _open("/proc/self/statm", os.O_RDONLY, move)
+        self._io = _open("/proc/self/io", os.O_RDONLY, move)
+        self._clear = _open("/proc/self/clear_refs", os.O_WRONLY, move)
+        resident, anonymous = self._memory()
+        # Anonymous memory of the template, mapped here since the fork: a call takes of
+        # it only what it writes to, and pays a fault for each page.
+        self._born_with = anonymous
+        self.resident = resident
+        self._anonymous = anonymous
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._io_text = b""
+        self._start = 0.0
+
+    @property
+    def descriptors(self) -> set[int]:
+        """The descriptors it holds."""
+        return {fd for fd in (self._status, self._statm, self._io, self._clear) if fd >= 0}
+
+    def _memory(self) -> tuple[int, int]:
+        """Return resident and anonymous bytes, now."""
+        if self._statm < 0:
+            return 0, 0
+        fields = os.pread(self._statm, 256, 0).split()
+        resident = int(fields[1])
+        return resident * PAGE, (resident - int(fields[2])) * PAGE
+
+    def begin(self) -> None:
+        """Note that a call begins."""
+        self._start = time.time()
+        if self._clear >= 0:
+            os.write(self._clear, b"5")
+        self.resident, self._anonymous = self._memory()
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self._io_text = os.pread(self._io, 512, 0) if self._io >= 0 else b""
+
+    def finish(self, wall_time: float, exit: int | None = None) -> Finding:
+        """Return what was used since `begin`."""
+        own = resource.getrusage(resource.RUSAGE_SELF)
+        children = resource.getrusage(resource.RUSAGE_CHILDREN)
+        io = os.pread(self._io, 512, 0) if self._io >= 0 else b""
+        text = os.pread(self._status, 4096, 0) if self._status >= 0 else b""
+        status = parse_status(text)
+        read_before, written_before = parse_io(self._io_text)
+        read_after, written_after = parse_io(io)
+        low, high = self._own_memory(status, own.ru_minflt - self._usage.ru_minflt)
+        waited_for = children.ru_minflt != self._children.ru_minflt
+        usage = Usage(
+            wall_time=wall_time,
+            cpu_user=own.ru_utime - self._usage.ru_utime
+            + children.ru_utime - self._children.ru_utime,
+            cpu_system=own.ru_stime - self._usage.ru_stime
+            + children.ru_stime - self._children.ru_stime,
+            memory=high,
+            memory_low=low,
+            memory_resident=status.high_water,
+            read_bytes=read_after - read_before,
+            write_bytes=written_after - written_before,
+            threads=status.threads,
+            start=self._start,
+            exit=exit,
+        )
+        wrote = _written(io) != _written(self._io_text) or not io
+        return Finding(usage, wrote, waited_for or has_children(), text, status)
+
+    def _own_memory(self, status: Status, faults: int) -> tuple[int, int]:
+        """Return the bracket of what the call itself took at its peak.
+
+        At least what came on top of what was resident when it began. At most that, and
+        what earlier calls of this process have left (it may use freed memory of theirs),
+        and as much of the template's pages as it can have written to: each of them
+        costs a fault (since Linux 5.8 of one small page, also inside a huge one).
+        """
+        low = max(0, status.high_water - self.resident)
+        left = max(0, self._anonymous - self._born_with)
+        rewritten = min(self._born_with, self._anonymous, faults * PAGE)
+        everything = status.high_water - status.file_backed
+        return low, max(low, min(low + left + rewritten, everything))
+
+    @property
+    def grown(self) -> int:
+        """Bytes of anonymous memory this process has now, on top of what it was born with."""
+        return max(0, self._memory()[1] - self._born_with)
+
+
+def has_children() -> bool:
+    """Return whether this process has a child, alive or not yet waited for."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _open(path: str, flags: int, move: Callable[[int], int]) -> int:
+    with contextlib.suppress(OSError):
+        return move(os.open(path, flags | os.O_CLOEXEC))
+    return -1
