@@ -103,7 +103,7 @@ def test_wrong_usage_ends_with_2_and_says_what_is_wrong(
     assert "COMMAND" in usage_error(capsys)
     assert "invalid choice" in usage_error(capsys, "dance")
     assert "must be 1 or more" in usage_error(capsys, "demo", "--calls", "0")
-    assert "'2 GiB'" in usage_error(capsys, "map", "m:f", "-", "--memory", "two")
+    assert "'200 MB'" in usage_error(capsys, "map", "m:f", "-", "--memory", "two")
     assert "no module" in usage_error(capsys, "map", "nothing_like_it:f", "-")
     assert "missing.toml" in usage_error(capsys, "check", "missing.toml")
 
