@@ -18,7 +18,7 @@ from ..errors import SerializationError
 # call, so that the call sees it as it is; above this size only rebinding is noticed.
 WATCH_LIMIT = 64 << 10
 
-_MISSING = object()  # plain objects cannot be referred to weakly: held, and few
+_MISSING = object()
 _FIXED = (
     int, float, complex, str, bytes, bool, types.NoneType, types.ModuleType,
     types.BuiltinFunctionType, range, types.EllipsisType,
@@ -40,45 +40,63 @@ class PickledFunction:
     by_reference: bool
 
 
-def _hold(value: object) -> Callable[[], object]:
-    """Return what gives a value back, without keeping it alive where that can be helped.
-
-    A function often refers to itself, by its name or through a helper's globals: held
-    strongly, no function that was ever submitted would be collected.
-    """
-    if not isinstance(value, _FIXED):
-        try:
-            return weakref.ref(value)
-        except TypeError:  # a list, a dict: cannot be referred to weakly
-            pass
-    return lambda: value
-
-
 @dataclass(slots=True)
 class _Watched:
-    """A function that was pickled by value, and what its names stood for."""
+    """A function that was pickled by value, and what its names stood for.
+
+    What may refer back to the function is held weakly: a function often refers to itself,
+    by its name or through a helper's globals, and would never be collected.
+    """
 
     function: weakref.ref[types.FunctionType]
     code: types.CodeType
     defaults: tuple[Any, ...] | None
-    globals: list[tuple[str, Callable[[], object]]] = field(default_factory=list)
-    cells: list[Callable[[], object]] = field(default_factory=list)
+    held: list[tuple[str, object]] = field(default_factory=list)
+    weak: list[tuple[str, weakref.ref[Any]]] = field(default_factory=list)
+    cells: list[object] = field(default_factory=list)  # of each: its content, or a reference
+
+    def note_global(self, name: str, value: object) -> None:
+        """Note what a global name stands for."""
+        found = _hold(value)
+        if isinstance(found, weakref.ref):
+            self.weak.append((name, found))
+        else:
+            self.held.append((name, value))
 
     def holds(self) -> bool:
-        """Whether they stand for the same objects now."""
+        """Whether all names stand for the same objects now."""
         function = self.function()
-        if function is None or function.__code__ is not self.code:
+        if (
+            function is None
+            or function.__code__ is not self.code
+            or function.__defaults__ is not self.defaults
+        ):
             return False
-        if function.__defaults__ is not self.defaults:
-            return False
-        space = function.__globals__
-        for name, value in self.globals:
-            if space.get(name, _MISSING) is not value():
+        look_up = function.__globals__.get
+        for name, value in self.held:
+            if look_up(name, _MISSING) is not value:
                 return False
-        for cell, value in zip(function.__closure__ or (), self.cells, strict=True):
-            if _content(cell) is not value():
+        for name, reference in self.weak:
+            if look_up(name, _MISSING) is not reference():
+                return False
+        return not self.cells or self._cells_hold(function)
+
+    def _cells_hold(self, function: types.FunctionType) -> bool:
+        for cell, noted in zip(function.__closure__ or (), self.cells, strict=True):
+            value = noted() if isinstance(noted, weakref.ref) else noted
+            if _content(cell) is not value:
                 return False
         return True
+
+
+def _hold(value: object) -> object:
+    """Return a weak reference where the value may refer back, else the value."""
+    if value is not _MISSING and not isinstance(value, _FIXED):
+        try:
+            return weakref.ref(value)
+        except TypeError:  # a list, a dict: cannot be referred to weakly
+            pass
+    return value
 
 
 @dataclass(slots=True)
@@ -91,7 +109,10 @@ class _Known:
         """Whether everything it refers to is still what it was."""
         if self.changeable and len(self.pickled.data) <= WATCH_LIMIT:
             return False
-        return all(watched.holds() for watched in self.watched)
+        for watched in self.watched:  # noqa: SIM110  # a generator costs half of this again
+            if not watched.holds():
+                return False
+        return True
 
 
 class FunctionPickles:
@@ -176,7 +197,7 @@ def _watch(value: object, known: _Known, seen: set[int]) -> None:
         known.watched.append(watched)
         for name in dict.fromkeys(_names(value.__code__)):
             found = value.__globals__.get(name, _MISSING)
-            watched.globals.append((name, _hold(found)))
+            watched.note_global(name, found)
             _watch(found, known, seen)
         for cell in value.__closure__ or ():
             content = _content(cell)
