@@ -26,6 +26,7 @@ class Hop:
         config: The configuration file, where it is not the default.
         known_hosts: The files its key is looked up in.
         known_hosts_file: The file that a new key belongs into.
+        known_keys: Whether any key is known for it.
         shown_key: The host key it has shown that is in none of them.
         authenticating: Whether it has come to authentication.
         banner: What it said at that point.
@@ -39,6 +40,7 @@ class Hop:
     config: str = ""
     known_hosts: list[str] = field(default_factory=list)
     known_hosts_file: str = ""
+    known_keys: bool = False
     shown_key: asyncssh.SSHKey | None = None
     authenticating: bool = False
     banner: str = ""
@@ -67,18 +69,17 @@ def explain(exc: BaseException, hop: Hop) -> NodeError:
     if isinstance(exc, asyncssh.HostKeyNotVerifiable):
         text = _host_key(exc, hop)
     elif isinstance(exc, asyncssh.KeyExchangeFailed):
-        text = _key_exchange(exc, hop)
+        text = f"{hop.server} and this side have no algorithm in common: {exc}"
     elif isinstance(exc, asyncssh.PermissionDenied):
         text = _permission(exc, hop)
+    elif isinstance(exc, (asyncssh.ConnectionLost, ConnectionResetError, BrokenPipeError)):
+        when = "during" if hop.authenticating else "before"
+        text = (
+            f"{hop.server} closed the connection {when} authentication; its sshd may be"
+            f" overloaded (MaxStartups), restarting, or refuse this address: try {hop.ssh}"
+        )
     elif isinstance(exc, (asyncssh.ChannelOpenError, OSError)):
         text = _unreachable(exc, hop)
-    elif isinstance(exc, asyncssh.ConnectionLost):
-        text = (
-            f"{hop.server} closed the connection"
-            + (" during authentication" if hop.authenticating else " before authentication")
-            + "; its sshd may be overloaded (MaxStartups), restarting, or refuse this address:"
-            f" try {hop.ssh}"
-        )
     elif isinstance(exc, (asyncssh.KeyEncryptionError, asyncssh.KeyImportError)):
         text = f"a key cannot be used: {exc}; load it into the SSH agent: ssh-add FILE"
     elif isinstance(exc, asyncssh.DisconnectError):
@@ -99,7 +100,7 @@ def _host_key(exc: asyncssh.HostKeyNotVerifiable, hop: Hop) -> str:
     if hop.shown_key is not None:
         algorithm = hop.shown_key.get_algorithm()
         shown = f" ({algorithm} {hop.shown_key.get_fingerprint()})"
-    if _known_keys(hop):
+    if hop.known_keys:
         return (
             f"the host key of {hop.server} has changed{shown}: it was reinstalled, or somebody"
             " else answers in its place. If you know why, remove the old key and add the new:"
@@ -118,25 +119,6 @@ def _keyscan(hop: Hop) -> str:
         return scan
     config = f"-F {shlex.quote(hop.config)} " if hop.config else ""
     return f"ssh {config}{shlex.quote(hop.via)} {scan}"
-
-
-def _known_keys(hop: Hop) -> bool:
-    """Return whether any key is known for the server, under its name and port."""
-    if not hop.known_hosts:
-        return False
-    # Without its address: a name that is known by its address only is not known.
-    found = asyncssh.match_known_hosts(hop.known_hosts, hop.host, "", hop.port)
-    return any(found[:2])
-
-
-def _key_exchange(exc: asyncssh.KeyExchangeFailed, hop: Hop) -> str:
-    if "host key" in str(exc) and _known_keys(hop):
-        file = shlex.quote(hop.known_hosts_file)
-        return (
-            f"{hop.server} has no host key of the kind known for it: its keys were changed. If"
-            f" you know why, add the new ones: {_keyscan(hop)} >> {file}"
-        )
-    return f"{hop.server} and this side have no algorithm in common: {exc}"
 
 
 def _permission(exc: asyncssh.PermissionDenied, hop: Hop) -> str:
@@ -169,7 +151,5 @@ def _unreachable(exc: asyncssh.ChannelOpenError | OSError, hop: Hop) -> str:
         )
     if isinstance(exc, TimeoutError):
         return f"{hop.server} did not answer in time; is it up, and does a firewall let us through?"
-    if isinstance(exc, ConnectionError):
-        return f"{hop.server} dropped the connection ({exc.strerror or exc}); try {hop.ssh}"
     why = os.strerror(exc.errno) if exc.errno else exc
     return f"{hop.server} cannot be reached: {why}"
