@@ -238,7 +238,7 @@ def test_check_opens_a_node_over_ssh(folder: Path, sshd: Sshd) -> None:
 def test_no_node_at_all_ends_with_1_and_the_reason(folder: Path) -> None:
     done = afarm_command(folder, "map", "functions:double", "-", stdin="1\n", hosts="127.0.0.1:1")
     assert done.returncode == 1
-    assert "127.0.0.1:1" in done.stderr
+    assert "127.0.0.1 port 1" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -19,6 +19,8 @@ ROUND_TRIPS = 7
 # The upload grows until it takes this long: short ones measure the round trip only.
 UPLOAD_SECONDS = 0.5
 UPLOAD_SIZES = (1 << 20, 8 << 20, 64 << 20)
+# A node that keeps being lost while a call is on it would be tried for ever.
+PATIENCE = 90.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +53,13 @@ async def check_node(node: Any) -> Finding:
     """Open one node, run a few calls on it, and return what was found."""
     name = node if isinstance(node, str) else str(getattr(node, "name", node))
     began = time.monotonic()
+    farm = afarm.Farm([node], progress=False)
     try:
-        async with afarm.Farm([node], progress=False) as farm:
-            opened = time.monotonic() - began
-            facts = await _measure(farm, opened)
+        async with asyncio.timeout(PATIENCE), farm:
+            facts = await _measure(farm, time.monotonic() - began)
+    except TimeoutError:
+        reasons = "; ".join(seen.reason for seen in farm.nodes if seen.reason)
+        return Finding(name, f"no answer within {PATIENCE:.0f} s {reasons}".rstrip(), {})
     except (FarmError, OSError) as exc:
         return Finding(name, str(exc), {})
     return Finding(name, "", facts)
