@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .._monitor.limits import exceeded, most
@@ -82,6 +82,7 @@ class Dispatcher:
     """
 
     pool: Pool
+    sweep: Callable[[], None]
 
     def __init__(self, loop: Loop, outbox: Outbox, blobs: Blobs) -> None:
         self._loop = loop
@@ -277,7 +278,6 @@ class Dispatcher:
             if pickled is not None:
                 self._send(worker, encode(internal.Function(run.function, pickled)))
         self._send(worker, attempt.frame)
-        attempt.frame = b""
         if attempt.bulk:
             worker.relaying = attempt
             self._relay(attempt)
@@ -425,8 +425,10 @@ class Dispatcher:
 
     def read_size(self, worker: Worker) -> int:
         """How much may be read from a worker now."""
-        if worker.held:
+        if worker.held and worker.gone is None:
             return 0
+        if worker.gone is not None and (worker.handing is None or worker.handing.killed):
+            return _READ
         if not worker.handing_left:
             return _READ
         room = self._outbox.room(worker.handing.run.invocation)
@@ -452,7 +454,8 @@ class Dispatcher:
         if frame.kind == _ITEM:
             item = decode(frame)
             assert isinstance(item, Item)
-            self._outbox.send(pack_header(frame.kind, frame.subject, len(frame.body)) + frame.body)
+            header = pack_header(frame.kind, frame.subject, len(frame.body))
+            self._outbox.send_in_order(frame.subject, header + frame.body)
             if item.size > len(item.body):
                 self._hand_over(worker, attempt, item.size)
         elif frame.kind == _ENDED and frame.subject == attempt.run.invocation:
@@ -499,9 +502,10 @@ class Dispatcher:
         follower = self._follow(attempt, worker)
         following = follower.run.invocation if follower is not None else 0
         body = frame.body
-        self._outbox.send(
+        self._outbox.send_in_order(
+            frame.subject,
             pack_header(frame.kind, frame.subject, len(body))
-            + body[:_NEXT_AT] + _NEXT.pack(following) + body[_NEXT_AT + 8 :]
+            + body[:_NEXT_AT] + _NEXT.pack(following) + body[_NEXT_AT + 8 :],
         )  # fmt: skip
         self._go_on(attempt, worker.slot, worker, follower)
 
@@ -533,11 +537,8 @@ class Dispatcher:
 
     # --- from supervisors
 
-    def on_supervisor(self, slot: Slot, message: Message) -> None:
-        """A supervisor says something about one of its workers."""
-        worker = slot.workers.get(message.worker)  # type: ignore[attr-defined]
-        if worker is None:
-            return
+    def on_supervisor(self, worker: Worker, message: Message) -> None:
+        """A supervisor says something of one of its workers."""
         if isinstance(message, internal.Printed):
             self._printed(worker, message)
         elif isinstance(message, internal.Measured):
@@ -547,8 +548,6 @@ class Dispatcher:
                 self._tell(Reading(run.invocation, run.attempt, message.usage))
         elif isinstance(message, internal.Settled):
             self._settled(worker, message)
-        elif isinstance(message, internal.WorkerGone):
-            self._gone(worker, message)
 
     def _printed(self, worker: Worker, message: internal.Printed) -> None:
         attempt = _of_sequence(worker, message.sequence)
@@ -570,7 +569,7 @@ class Dispatcher:
             self.on_worker_bulk(worker, memoryview(data))
         self.pool.resume(worker)
 
-    def _gone(self, worker: Worker, gone: internal.WorkerGone) -> None:
+    def on_gone(self, worker: Worker, gone: internal.WorkerGone) -> None:
         """A worker and its tree are gone: answer for what it had, take back the rest."""
         self._leave(worker)
         self._stalled.pop(worker, None)
@@ -578,7 +577,8 @@ class Dispatcher:
         if worker.handing_left and settling is None:
             invocation = worker.handing.run.invocation
             self._outbox.close(invocation)
-            self._tell(Lost(invocation, "its process died while it handed over its result"))
+            lost = Lost(invocation, "its process died while it handed over its result")
+            self._outbox.send_in_order(invocation, encode(lost))
         crashed = None
         if worker.sent and worker.sent[0].sequence <= gone.sequence:
             crashed = worker.sent.popleft()
@@ -593,13 +593,12 @@ class Dispatcher:
         if crashed is not None:
             self._answer_crash(worker, crashed, gone)
 
+    def before_slot_lost(self) -> None:
+        """End what the workers of a supervisor have started that has died."""
+        self.sweep()
+
     def on_slot_lost(self, slot: Slot) -> None:
-        """A supervisor is gone, and its workers with it; what they started was swept."""
-        for worker in list(slot.workers.values()):
-            gone = internal.WorkerGone(
-                worker.number, int(worker.words[BEGUN]), -9, Usage(), "", b""
-            )
-            self._gone(worker, gone)
+        """A supervisor is gone, and its workers with it."""
         holder = slot.attempt
         slot.attempt = None
         if holder is not None and holder.step is Step.STARTING:
@@ -674,9 +673,8 @@ class Dispatcher:
     ) -> None:
         """Send the answer, and let the next one of the group have the lane."""
         follower = self._follow(attempt, worker, next_one)
-        self._tell(
-            replace(ended, next=follower.run.invocation if follower is not None else 0)
-        )
+        answer = replace(ended, next=follower.run.invocation if follower is not None else 0)
+        self._outbox.send_in_order(ended.invocation, encode(answer))
         self._go_on(attempt, worker.slot if worker is not None else None, worker, follower)
 
     def _follow(

@@ -240,6 +240,7 @@ class Agent:
         self._pool = self._calls.pool = Pool(
             self._loop, self._calls, welcome.hash_seed, (self._session.calls, self._session.blobs)
         )
+        self._calls.sweep = self._sweep
         capacity = machine.capacity(self._session.path, welcome.capacity)
         self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(self._description(cache))))
         self._load.cores_in_use()
@@ -289,6 +290,15 @@ class Agent:
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
+
+    def _sweep(self) -> None:
+        """End every process that fell to this one because its supervisor has died."""
+
+        def strangers() -> set[int]:
+            orphans = self._tree.children() - self._pool.pids
+            return orphans | self._tree.below(orphans)
+
+        tree.end(strangers, self._reap)
 
     # --- writing
 

@@ -23,14 +23,28 @@ class Outbox:
         self._descriptor = descriptor
         self._partial: memoryview | None = None  # the rest of a frame that is half written
         self._control: deque[bytes] = deque()
-        self._bulk: deque[bytes] = deque()
+        # subject, frame, bytes of bulk in it
+        self._bulk: deque[tuple[int, bytes, int]] = deque()
         self._bulk_queued = 0
         self._credits: dict[int, int] = {}
+        self._behind: dict[int, int] = {}  # frames in `_bulk`, by subject
         self.pacer = Pacer()
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame."""
         self._control.append(frame)
+
+    def send_in_order(self, subject: int, frame: bytes) -> None:
+        """Queue a control frame, behind the bulk of its own subject if some is queued."""
+        if subject in self._behind:
+            self._append(subject, frame, 0)
+        else:
+            self._control.append(frame)
+
+    def _append(self, subject: int, frame: bytes, size: int) -> None:
+        self._behind[subject] = self._behind.get(subject, 0) + 1
+        self._bulk.append((subject, frame, size))
+        self._bulk_queued += size
 
     def open(self, subject: int) -> None:
         """A payload's bytes are to be sent: it starts with the credit every receiver gives."""
@@ -53,8 +67,7 @@ class Outbox:
     def send_bulk(self, subject: int, data: bytes | memoryview) -> None:
         """Queue some bytes of a payload."""
         self._credits[subject] -= len(data)
-        self._bulk_queued += len(data)
-        self._bulk.append(pack_header(BULK, subject, len(data)) + bytes(data))
+        self._append(subject, pack_header(BULK, subject, len(data)) + bytes(data), len(data))
 
     @property
     def waiting(self) -> bool:
@@ -73,7 +86,7 @@ class Outbox:
             pieces += [self._control[n] for n in range(control)]
             # A bulk frame that was begun has to be ended before anything urgent goes.
             if self._bulk and control < _VECTOR:
-                pieces.append(self._bulk[0])
+                pieces.append(self._bulk[0][1])
             try:
                 count = os.writev(self._descriptor, pieces)
             except BlockingIOError:
@@ -95,9 +108,12 @@ class Outbox:
                 return
             count -= len(frame)
         if count and self._bulk:
-            frame = self._bulk.popleft()
-            size = len(frame) - 16
+            subject, frame, size = self._bulk.popleft()
+            self._behind[subject] -= 1
+            if not self._behind[subject]:
+                del self._behind[subject]
             self._bulk_queued -= size
-            self.pacer.on_sent(size, now)
+            if size:
+                self.pacer.on_sent(size, now)
             if count < len(frame):
                 self._partial = memoryview(frame)[count:]

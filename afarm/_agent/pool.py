@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from .._wire.frames import Fragment, Frame
 from .._wire.messages import Message, decode, encode
 from ..errors import RemoteProtocolError
+from ..resources import Usage
 from . import internal, page, system
 from .channel import Channel
 from .loop import Loop
@@ -99,6 +100,7 @@ class Worker:
     relaying: Any = None
     settling: Any = None
     held: bool = False
+    gone: Any = None  # how it ended, while what it sent is still being read
     early: list[bytes] = field(default_factory=list)
     checked: int = -1
 
@@ -114,6 +116,7 @@ class Slot:
     workers: dict[int, Worker] = field(default_factory=dict)
     spare: Worker | None = None
     attempt: Any = None  # who holds it
+    started: bool = False  # it has had a worker, and so will have another
     watched: float = 0.0
     watched_limits: Any = None
     idle_since: float = 0.0
@@ -149,8 +152,14 @@ class Owner(Protocol):
     def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
         """Bytes of a worker's result have come."""
 
-    def on_supervisor(self, slot: Slot, message: Message) -> None:
-        """A supervisor says something."""
+    def on_supervisor(self, worker: Worker, message: Message) -> None:
+        """A supervisor says something of a worker."""
+
+    def on_gone(self, worker: Worker, gone: internal.WorkerGone) -> None:
+        """A worker is gone, and everything that it sent was read."""
+
+    def before_slot_lost(self) -> None:
+        """A supervisor has died: what its workers started must be ended."""
 
     def on_slot_lost(self, slot: Slot) -> None:
         """A supervisor is gone, and its workers with it."""
@@ -214,7 +223,7 @@ class Pool:
             return 0
         numbers = template.slots
         free = [self._slots[n] for n in numbers if self._slots[n].attempt is None]
-        started = sum(1 for slot in free if slot.spare is None and slot.workers)
+        started = sum(1 for slot in free if slot.spare is None and slot.started)
         return template.forking + started
 
     def add_slot(self, key: Key, recipe: Recipe) -> None:
@@ -250,10 +259,16 @@ class Pool:
             if isinstance(message, internal.WorkerReady):
                 self._add_worker(slot, message)
             else:
-                if isinstance(message, internal.WorkerGone):
-                    self._forget_worker(slot, message.worker, message)
-                else:
-                    self._owner.on_supervisor(slot, message)
+                self._hear_supervisor(slot, message)
+
+    def _hear_supervisor(self, slot: Slot, message: Message) -> None:
+        worker = slot.workers.get(message.worker)  # type: ignore[attr-defined]
+        if worker is None:
+            return
+        if isinstance(message, internal.WorkerGone):
+            self._bury(worker, message)
+        else:
+            self._owner.on_supervisor(worker, message)
 
     def _safely(self, receive: Callable[[], Any]) -> Any:
         try:
@@ -267,7 +282,9 @@ class Pool:
         worker = Worker(message.worker, message.pid, slot, channel, slot.page.slot(message.worker))
         slot.workers[worker.number] = worker
         slot.spare = worker
-        slot.template.forking = max(0, slot.template.forking - (message.worker == 1))
+        if not slot.started:
+            slot.started = True
+            slot.template.forking -= 1
         self.resume(worker)
         if slot.attempt is None:
             idle = self._idle.setdefault(slot.template.key, [])
@@ -275,21 +292,25 @@ class Pool:
                 idle.append(slot)
         self._owner.on_spare(slot)
 
-    def _forget_worker(self, slot: Slot, number: int, message: Message) -> None:
-        worker = slot.workers.get(number)
-        if worker is not None:
-            # What it sent before it went comes first.
-            self._drain(worker)
-            self._close_worker(worker)
-        self._owner.on_supervisor(slot, message)
-        slot.workers.pop(number, None)
+    def _bury(self, worker: Worker, message: Message) -> None:
+        """A worker is gone: what it sent before comes first, as fast as the farm takes it."""
+        worker.gone = message
+        self._drain(worker)
 
     def _drain(self, worker: Worker) -> None:
-        while not worker.channel.closed and self._owner.read_size(worker):
-            found = self._safely(worker.channel.receive)
-            if not found:
+        """Read what a worker left that is gone, then tell of its end."""
+        while not worker.channel.closed:
+            size = self._owner.read_size(worker)
+            if size <= 0:
+                self._loop.pause(worker.channel.sock.fileno())
                 return
+            found = self._safely(lambda: worker.channel.receive(size))  # noqa: B023
+            if not found:
+                break
             self._hand_on(worker, found)
+        self._close_worker(worker)
+        worker.slot.workers.pop(worker.number, None)
+        self._owner.on_gone(worker, worker.gone)
 
     def _close_worker(self, worker: Worker) -> None:
         if not worker.channel.closed:
@@ -306,6 +327,9 @@ class Pool:
             self._loop.read(worker.channel.sock.fileno(), lambda: self._read_worker(worker))
 
     def _read_worker(self, worker: Worker) -> None:
+        if worker.gone is not None:
+            self._drain(worker)
+            return
         size = self._owner.read_size(worker)
         if size <= 0:
             self._loop.pause(worker.channel.sock.fileno())
@@ -329,11 +353,13 @@ class Pool:
         if self._slots.pop(slot.number, None) is None:
             return
         slot.template.slots.discard(slot.number)
-        if not slot.workers:
-            slot.template.forking = max(0, slot.template.forking - 1)
+        if not slot.started:
+            slot.template.forking -= 1
+        self._owner.before_slot_lost()
         for worker in list(slot.workers.values()):
-            self._drain(worker)
-            self._close_worker(worker)
+            # What they started was swept.
+            begun = int(worker.words[page.BEGUN])
+            self._bury(worker, internal.WorkerGone(worker.number, begun, -9, Usage(), "", b""))
         self._loop.forget(slot.channel.sock.fileno())
         slot.channel.close()
         idle = self._idle.get(slot.template.key, [])

@@ -79,7 +79,9 @@ class Worker:
         slot[BEGUN] = self._sequence
         # After saying that it begins: see `page`.
         if slot[WITHDRAWN_FROM] <= self._sequence <= slot[WITHDRAWN_TO]:
-            self._inbox.send(encode(Returned(run.invocation, run.attempt)))
+            # The agent may have sent the same attempt here again meanwhile, so this
+            # names the call by its number among this worker's.
+            self._inbox.send(encode(Returned(run.invocation, self._sequence)))
             return True
         reuse = run.isolation is Isolation.REUSE
         if reuse and self._state is None:
