@@ -51,4 +51,4 @@ def testbed() -> Iterator[Testbed]:
         pytest.skip(reason)
     bed = Testbed.claim()
     yield bed
-    bed.down()
+    bed.release()

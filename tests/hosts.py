@@ -115,6 +115,11 @@ class Testbed:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    def release(self) -> None:
+        """Remove all hosts and give the number back."""
+        self.down()
+        self._claim.close()
+
     def down(self) -> None:
         """Stop and remove all hosts."""
         if self.folder.exists():
