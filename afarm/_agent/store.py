@@ -1,6 +1,6 @@
 """The node's cache: unpacked bundles by content, and the environments made of them.
 
-    ROOT/store/DIGEST/          one bundle: site-packages/, prefix/ or source/, manifest.json
+    ROOT/store/DIGEST/          one bundle: site-packages/, prefix/ or source/, and notes of sizes
     ROOT/environments/NAME/     a virtual environment of hard links into the store
 
 Everything is made in a hidden folder beside its place and renamed when it is whole, so
@@ -80,14 +80,13 @@ class Store:
             _claim_folder(root)
             for folder in (self._bundles, self._environments):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
+                _remove_leftovers(folder)
+            self.trim()
         if os.statvfs(root).f_flag & getattr(os, "ST_NOEXEC", 0):
             raise StoreError(
                 f"{root} is mounted noexec, so that no native library can be loaded from it; "
                 "name another folder with scratch="
             )
-        for folder in (self._bundles, self._environments):
-            _remove_leftovers(folder)
-        self.trim()
 
     def close(self) -> None:
         """Let go of everything."""
@@ -96,8 +95,23 @@ class Store:
         self._leases.clear()
 
     def has(self, digest: str) -> bool:
-        """Return whether a bundle is there; if so, it stays until `close`."""
-        return self._hold(self.bundle_path(digest))
+        """Return whether a bundle is there; if so, it stays until `close`.
+
+        Raises:
+            StoreError: If that is no digest, or the folder cannot be read.
+        """
+        path = self.bundle_path(digest)
+        if path in self._leases:
+            return True
+        with self._explained():
+            if not self._hold(path):
+                return False
+            if _is_whole(path):
+                return True
+            # The machine went down before all of it was on the disk, or somebody changed it.
+            os.close(self._leases.pop(path))
+            _set_aside(path)
+        return False
 
     def bundle_path(self, digest: str) -> str:
         """Return where a bundle lies, there or not.
@@ -122,7 +136,8 @@ class Store:
         path = self.bundle_path(digest)
         # Bytecode and folders come on top: measured, a fifth for sources alone.
         needed = size + size // 4 + (1 << 20)
-        self.trim(room=needed)
+        with self._explained():
+            self.trim(room=needed)
         free = _free(self.root)
         if free < needed:
             raise StoreError(
@@ -154,7 +169,7 @@ class Store:
             folder, lock = _make_hidden(path)
             try:
                 notes = build_environment(folder, path, stores)
-                _write_manifest(folder, {"bundles": list(bundles)})
+                _write_json(folder, "bundles.json", list(bundles))
                 make_read_only(folder)
                 self.publish(folder, path, lock)
             except BaseException:
@@ -277,7 +292,7 @@ class StoreWriter:
                 raise UnpackError("its bytes are not those that its digest names")
             self._unpacker.close()
             compile_sources(folder, self._unpacker.names)
-            _write_manifest(folder, {"size": _disk_usage(folder)})
+            _write_manifest(folder)
             make_read_only(folder)
             self._store.publish(folder, self._store.bundle_path(self._digest), self._lock)
             self._folder = None
@@ -411,20 +426,58 @@ def _is_still(handle: int, path: str) -> bool:
     return os.path.samestat(there, os.fstat(handle))
 
 
-def _write_manifest(folder: str, content: dict[str, object]) -> None:
-    path = os.path.join(folder, "manifest.json")
+def _write_manifest(folder: str) -> None:
+    """Note the size of every file, and what all of them take on the disk."""
+    sizes: dict[str, int] = {}
+    blocks = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            sizes[os.path.relpath(path, folder)] = status.st_size
+            blocks += status.st_blocks
+    _write_json(folder, "files.json", sizes)
+    _write_json(folder, "size.json", blocks * 512)
+
+
+def _is_whole(folder: str) -> bool:
+    """Return whether every file of a bundle is there with its size (3 us for each)."""
+    sizes = _read_json(folder, "files.json")
+    if not isinstance(sizes, dict):
+        return False
+    try:
+        return all(os.lstat(os.path.join(folder, name)).st_size == sizes[name] for name in sizes)
+    except FileNotFoundError:
+        return False
+
+
+def _set_aside(path: str) -> None:
+    """Take a damaged bundle out of the way; who holds it keeps it until it lets go."""
+    parent, name = os.path.split(path)
+    hidden = os.path.join(parent, f".{name}.{os.getpid()}.damaged")
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        os.rename(path, hidden)
+    lock = _lock_exclusively(hidden)
+    if lock is not None:
+        remove_tree(hidden)
+        os.close(lock)
+
+
+def _write_json(folder: str, name: str, content: object) -> None:
+    path = os.path.join(folder, name)
     with open(path, "w") as file:
         json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
     os.chmod(path, 0o444)
 
 
-def _read_manifest(folder: str) -> dict[str, object]:
+def _read_json(folder: str, name: str) -> object:
     try:
-        with open(os.path.join(folder, "manifest.json")) as file:
-            content = json.load(file)
+        with open(os.path.join(folder, name)) as file:
+            return json.load(file)
     except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        return None  # being removed, or cut off when the machine went down
 
 
 def _listed(parent: str) -> Iterator[tuple[float, str, int]]:
@@ -432,7 +485,7 @@ def _listed(parent: str) -> Iterator[tuple[float, str, int]]:
     with os.scandir(parent) as entries:
         for entry in entries:
             if not entry.name.startswith("."):
-                size = _read_manifest(entry.path).get("size", 0)
+                size = _read_json(entry.path, "size.json")
                 with contextlib.suppress(FileNotFoundError):
                     yield entry.stat().st_mtime, entry.name, size if isinstance(size, int) else 0
 
@@ -442,18 +495,10 @@ def _environments_with(parent: str, bundle: str) -> list[str]:
         names = [entry.name for entry in entries if not entry.name.startswith(".")]
     found = []
     for name in names:
-        bundles = _read_manifest(os.path.join(parent, name)).get("bundles", ())
+        bundles = _read_json(os.path.join(parent, name), "bundles.json")
         if isinstance(bundles, list) and bundle in bundles:
             found.append(name)
     return found
-
-
-def _disk_usage(folder: str) -> int:
-    total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            total += os.lstat(os.path.join(parent, name)).st_blocks * 512
-    return total
 
 
 def _free(path: str) -> int:

@@ -156,7 +156,7 @@ class Storekeeper:
         for blob, digest in wanted.bundles.items():
             try:
                 there = self._store.has(digest)
-            except (StoreError, OSError) as exc:
+            except StoreError as exc:
                 self._answers.append(EnvironmentState(message.environment, str(exc), ""))
                 return
             self._answers.append(Stored(blob) if there else Lost(blob, "absent"))
@@ -173,7 +173,7 @@ class Storekeeper:
             # Another farm's storekeeper may have been faster.
             if not self._store.has(blob.digest):
                 arrival.writer = self._store.begin(blob.digest, blob.size)
-        except (StoreError, OSError) as exc:
+        except StoreError as exc:
             self._refuse(arrival, str(exc))
         if not arrival.left:
             self._finish(arrival)
@@ -216,15 +216,15 @@ class Storekeeper:
     def _build_ready(self) -> None:
         for wanted in list(self._wanted):
             bundles = list(wanted.bundles.values())
-            if not all(self._store.has(digest) for digest in bundles):
-                continue
-            self._wanted.remove(wanted)
             problem = ""
             notes: list[str] = []
             try:
+                if not all(self._store.has(digest) for digest in bundles):
+                    continue
                 _, notes = self._store.environment(wanted.digest, bundles)
             except StoreError as exc:
                 problem = str(exc)
+            self._wanted.remove(wanted)
             self._answers.append(EnvironmentState(wanted.environment, problem, "; ".join(notes)))
 
 

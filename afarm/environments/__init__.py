@@ -1,7 +1,7 @@
 """Which software a function needs, and its bundles for nodes that do not have it."""
 
 from .bundle import Bundle, pack
-from .dependencies import Dependencies, analyze
+from .dependencies import Dependencies, analyze, imported_ahead
 from .environment import Environment
 from .files import SourceTree
 from .installed import Distribution
@@ -15,5 +15,6 @@ __all__ = [
     "Import",
     "SourceTree",
     "analyze",
+    "imported_ahead",
     "pack",
 ]

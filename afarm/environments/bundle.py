@@ -13,16 +13,17 @@ import hashlib
 import io
 import json
 import os
-import tarfile
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal, cast
+from typing import TYPE_CHECKING, BinaryIO, Literal, cast
 
 from ..errors import DependencyError
 from .files import File, SourceTree
 from .installed import Distribution
+
+if TYPE_CHECKING:
+    import tarfile
 
 _FORMAT = "1"  # part of every fingerprint: raise it when the same files give other bytes
 
@@ -126,6 +127,9 @@ def _cached(index: Path, folder: Path) -> tuple[str, int] | None:
 
 
 def _pack(files: tuple[File, ...], folder: Path, index: Path) -> tuple[str, int]:
+    import tarfile
+    import tempfile
+
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     handle, temporary = tempfile.mkstemp(prefix=".pack-", dir=folder)
     try:
@@ -141,7 +145,9 @@ def _pack(files: tuple[File, ...], folder: Path, index: Path) -> tuple[str, int]
     except BaseException:
         os.unlink(temporary)
         raise
-    _write(index, json.dumps({"digest": digest, "size": sink.size}))
+    with tempfile.NamedTemporaryFile("w", prefix=".index-", dir=folder, delete=False) as entry:
+        json.dump({"digest": digest, "size": sink.size}, entry)
+    os.replace(entry.name, index)
     return digest, sink.size
 
 
@@ -162,15 +168,8 @@ def _trim(folder: Path, cap: int, *, keep: str) -> None:
             total -= size
 
 
-def _write(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(prefix=".index-", dir=path.parent)
-    with os.fdopen(handle, "w") as stream:
-        stream.write(text)
-    os.replace(temporary, path)
-
-
 def _add(archive: tarfile.TarFile, file: File, files: tuple[File, ...]) -> None:
-    entry = tarfile.TarInfo(file.name)
+    entry = archive.tarinfo(file.name)
     entry.mtime = _MTIME
     entry.mode = 0o755 if file.executable else 0o644
     if file.name.startswith("prefix/bin/") or file.name.endswith(".dist-info/RECORD"):

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import sys
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from types import CodeType, FunctionType, ModuleType
-from typing import TypeAlias
-from weakref import WeakKeyDictionary
-
-from packaging.requirements import InvalidRequirement, Requirement
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..errors import DependencyError
 from .files import SourceTree
 from .installed import Distribution, Installed, installed
-from .resolve import Resolution, is_own, resolve
-from .scan import Binding, Import, scan, token_of
+from .memory import Memory
+from .resolve import Owners, SitePackages, is_own, preloads, resolve
+from .scan import Binding, Import, scan
 
-_MOST_REMEMBERED = 512
-
-_Extra: TypeAlias = tuple[tuple[str, ...], tuple[str, ...]]
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,24 +70,8 @@ class Dependencies:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class _Remembered:
-    dependencies: Dependencies
-    bindings: tuple[Binding, ...]
-    cells: tuple[object, ...]
-    path: tuple[str, ...]
-
-    def holds(self, cells: tuple[object, ...], path: tuple[str, ...]) -> bool:
-        return (
-            self.cells == cells
-            and self.path == path
-            and all(binding.holds() for binding in self.bindings)
-        )
-
-
-_lock = threading.Lock()
-_by_function: WeakKeyDictionary[FunctionType, dict[_Extra, _Remembered]] = WeakKeyDictionary()
-_by_code: OrderedDict[tuple[CodeType, _Extra], _Remembered] = OrderedDict()
+_analyses: Memory[Dependencies] = Memory()
+_preloads: Memory[tuple[str, ...]] = Memory()
 
 
 def analyze(
@@ -119,66 +98,56 @@ def analyze(
     if not callable(fn):
         raise TypeError(f"a function is needed, not {fn!r}")
     names = tuple(sorted(m.__name__ if isinstance(m, ModuleType) else m for m in modules))
-    extra = (tuple(sorted(packages)), names)
-    if not isinstance(fn, FunctionType):
-        return _analyze(fn, extra)[0]
-    path = tuple(sys.path)
-    cells = _cells(fn)
-    portable = not any(isinstance(token, int) for token in cells)
-    with _lock:
-        for known in (
-            _by_function.get(fn, {}).get(extra),
-            _by_code.get((fn.__code__, extra)) if portable else None,
-        ):
-            if known is not None and known.holds(cells, path):
-                return known.dependencies
-    dependencies, bindings = _analyze(fn, extra)
-    remembered = _Remembered(dependencies, bindings, cells, path)
-    with _lock:
-        _by_function.setdefault(fn, {})[extra] = remembered
-        if portable:
-            _by_code[fn.__code__, extra] = remembered
-            while len(_by_code) > _MOST_REMEMBERED:
-                _by_code.popitem(last=False)
-    return dependencies
+    asked = tuple(sorted(packages))
+    return _analyses.get(fn, (asked, names), lambda: _analyze(fn, asked, names))
 
 
-def _cells(fn: FunctionType) -> tuple[object, ...]:
-    """Return tokens of what a function carries with it beside its code and globals."""
-    tokens: list[object] = [fn.__globals__.get("__name__")]
-    for cell in fn.__closure__ or ():
-        try:
-            tokens.append(token_of(cell.cell_contents))
-        except ValueError:
-            tokens.append(None)  # not assigned yet
-    for default in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
-        tokens.append(token_of(default))
-    return tuple(tokens)
+def imported_ahead(fn: Callable[..., object]) -> tuple[str, ...]:
+    """Return `Dependencies.preload` of a function without looking at what is installed.
+
+    For nodes that use this side's own packages: it takes 1 ms where `analyze` takes 50 ms.
+    """
+    return _preloads.get(fn, (), lambda: _imported_ahead(fn))
 
 
-def _analyze(fn: Callable[..., object], extra: _Extra) -> tuple[Dependencies, tuple[Binding, ...]]:
+def _imported_ahead(
+    fn: Callable[..., object],
+) -> tuple[tuple[str, ...], tuple[Binding, ...]]:
+    scanned = scan([fn], own=_ownership(SitePackages()))
+    return preloads(scanned.imports), scanned.bindings
+
+
+def _analyze(
+    fn: Callable[..., object], packages: tuple[str, ...], modules: tuple[str, ...]
+) -> tuple[Dependencies, tuple[Binding, ...]]:
     known = installed(sys.path)
-    packages, modules = extra
-    owns: dict[str, bool] = {}
-
-    def own(module: str) -> bool:
-        answer = owns.get(module)
-        if answer is None:
-            answer = owns[module] = is_own(module, known)
-        return answer
-
-    scanned = scan([fn], own=own)
+    scanned = scan([fn], own=_ownership(known))
     asked = (Import(module, "modules=") for module in modules)
-    found: Resolution = resolve(
-        [*scanned.imports, *asked], known, packages=_requirements(packages, known)
-    )
+    found = resolve([*scanned.imports, *asked], known, packages=_requirements(packages, known))
     dependencies = Dependencies(
         found.modules, found.distributions, found.local, found.missing, found.preload
     )
     return dependencies, scanned.bindings
 
 
+def _ownership(known: Owners) -> Callable[[str], bool]:
+    """Return `is_own`, each module being looked for once."""
+    answers: dict[str, bool] = {}
+
+    def own(module: str) -> bool:
+        answer = answers.get(module)
+        if answer is None:
+            answer = answers[module] = is_own(module, known)
+        return answer
+
+    return own
+
+
 def _requirements(packages: Sequence[str], known: Installed) -> list[Requirement]:
+    if not packages:
+        return []
+    from packaging.requirements import InvalidRequirement, Requirement
+
     requirements = []
     for package in packages:
         try:

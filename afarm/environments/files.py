@@ -11,11 +11,14 @@ import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import Distribution as Metadata
 from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
 
 from ..resources import format_bytes
 from .modules import real_folder
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution as Metadata
 
 # Data sets and checkpoints that lie beside the code are not part of it; who wants such a
 # file on the node passes it to the call.

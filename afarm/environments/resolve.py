@@ -14,8 +14,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING, Protocol
 
 from .bytecode import read_code
 from .files import SourceTree, source_tree
@@ -23,8 +22,35 @@ from .installed import Distribution, Installed
 from .modules import Located, is_in_standard_library, is_standard, locate
 from .scan import Import, absolute
 
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
 # The agent's modules are in place under this name before any import of the user's.
 _STREAMED = "afarm"
+
+
+class Owners(Protocol):
+    """Tells whose a file is."""
+
+    def owner(self, file: str) -> str | None:
+        """Return the name of what installed a file."""
+        ...
+
+    def editable_owner(self, file: str) -> str | None:
+        """Return the name of the editable distribution in whose project a file lies."""
+        ...
+
+
+class SitePackages:
+    """Tells what was installed by where it lies: enough to know what to import ahead."""
+
+    def owner(self, file: str) -> str | None:
+        return (
+            "?" if not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep)) else None
+        )
+
+    def editable_owner(self, file: str) -> str | None:
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +73,7 @@ class Resolution:
     preload: tuple[str, ...]
 
 
-def is_own(module: str, known: Installed) -> bool:
+def is_own(module: str, known: Owners) -> bool:
     """Return whether a module is the user's own."""
     if is_standard(module):
         return False
@@ -66,10 +92,10 @@ def resolve(
         packages: Distributions to take along though nothing seen imports them; each
             must be installed.
     """
+    from packaging.requirements import Requirement
+
     resolver = _Resolver(known)
-    for needed in imports:
-        resolver.add(needed)
-    resolver.run()
+    resolver.run(imports)
     roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
     return Resolution(
         modules=tuple(resolver.modules),
@@ -82,12 +108,19 @@ def resolve(
     )
 
 
-def _is_own_file(file: str, known: Installed) -> bool:
+def preloads(imports: Iterable[Import]) -> tuple[str, ...]:
+    """Return `Resolution.preload` alone, without looking at what is installed."""
+    resolver = _Resolver(SitePackages())
+    resolver.run(imports)
+    return tuple(sorted(resolver.preload))
+
+
+def _is_own_file(file: str, known: Owners) -> bool:
     return bool(file) and known.owner(file) is None and not is_in_standard_library(file)
 
 
 class _Resolver:
-    def __init__(self, known: Installed) -> None:
+    def __init__(self, known: Owners) -> None:
         self._known = known
         self._pending: list[Import] = []
         self._read: set[str] = set()
@@ -102,7 +135,9 @@ class _Resolver:
             self.modules[needed] = None
             self._pending.append(needed)
 
-    def run(self) -> None:
+    def run(self, imports: Iterable[Import]) -> None:
+        for needed in imports:
+            self.add(needed)
         while self._pending:
             self._resolve(self._pending.pop())
 

@@ -207,6 +207,31 @@ def test_leftovers_of_the_dead_are_removed_and_those_of_the_living_stay(root: st
     second.close()
 
 
+@pytest.mark.parametrize("damage", ["emptied", "removed", "no notes"])
+def test_a_bundle_that_lost_bytes_is_taken_for_absent(root: str, damage: str) -> None:
+    first = Store(root)
+    digest = put(first, PACKAGE)
+    first.close()
+    file = Path(first.bundle_path(digest), "site-packages/pack/inner.py")
+    for path in (file, Path(first.bundle_path(digest), "files.json")):
+        path.chmod(0o600)
+        path.parent.chmod(0o700)
+    if damage == "emptied":
+        os.truncate(file, 0)
+    elif damage == "removed":
+        file.unlink()
+    else:
+        os.truncate(Path(first.bundle_path(digest), "files.json"), 0)
+
+    second = Store(root)
+
+    assert not second.has(digest)
+    assert os.listdir(Path(root, "store")) == []
+    assert put(second, PACKAGE) == digest
+    assert second.has(digest)
+    second.close()
+
+
 def test_what_was_used_least_recently_goes_first_and_what_is_held_stays(root: str) -> None:
     first = Store(root)
     big = "x" * 300_000

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from afarm.environments import Dependencies, analyze
+from afarm.environments import Dependencies, analyze, imported_ahead
 from afarm.environments.installed import Installed
 from afarm.environments.modules import locate
 from afarm.errors import DependencyError
@@ -320,6 +320,17 @@ def test_lambdas_of_one_line_are_looked_at_once_unless_they_hold_other_functions
     assert analyze(make(1)) is analyze(make(2))
     assert names(analyze(make(by_value("def f(): import numpy")))) == ["numpy"]
     assert analyze(make([1])) is not analyze(make([2]))
+
+
+def test_what_is_imported_ahead_is_told_without_reading_metadata(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project.write({"own_lib.py": "import numpy.linalg\ndef g():\n  import psutil\n"})
+    fn = by_value("def f():\n  import rich, json, own_lib\n  return own_lib")
+    expected = analyze(fn).preload
+    monkeypatch.setattr(Installed, "__init__", None)
+
+    assert imported_ahead(fn) == expected == ("numpy.linalg", "rich")
 
 
 def test_an_edited_module_is_noticed_with_the_next_new_function(project: Project) -> None:
