@@ -55,6 +55,7 @@ class Dispatcher:
         self._activations = 0
         self._version = -1
         self._reservations = 0
+        self._least = (math.inf, math.inf)  # no one who waits wants less cores or memory
         # What has changed; dictionaries, since the order of a set differs between runs.
         self._fresh: dict[Queue, None] = {}
         self._roomier: dict[Node, None] = {}
@@ -179,7 +180,7 @@ class Dispatcher:
             self._send_ahead(at, actions)
         if at >= self._age_at:
             self._age(at)
-        if self._sent_ahead and (roomier or at >= self._recall_at):
+        if at >= self._recall_at or (roomier and self._sent_ahead):
             self._recall(at, actions)
         self._ask_for_tick(actions)
 
@@ -197,7 +198,8 @@ class Dispatcher:
                     del fresh[queue]
                     self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
                 elif self._start_all_that_fits(queue, rooms, at, actions):
-                    rooms = [node for node in rooms if node.cores and node.memory]
+                    cores, memory = self._least
+                    rooms = [n for n in rooms if n.cores >= cores and n.memory >= memory]
                 if not rooms:
                     break
         for queue in sorted(fresh, key=_by_rank):
@@ -284,6 +286,11 @@ class Dispatcher:
     def _age(self, at: Seconds) -> None:
         """Put first who has been passed over for long, and keep nodes free for them."""
         self._age_at = _NEVER
+        grants = [queue.grant for queue in self._order if queue.grant is not None]
+        self._least = (
+            min((grant.cores for grant in grants), default=math.inf),
+            min((grant.memory for grant in grants), default=math.inf),
+        )
         up = self._fleet.up.values()
         for queue in self._order.copy():
             nodes = [node for node in up if queue.profile.node in (None, node.name)]
@@ -395,10 +402,14 @@ class Dispatcher:
             self.release(queue.reserved)
         if not self._order:
             self._age_at = _NEVER
+            self._least = (math.inf, math.inf)
         self._forget_if_unused(queue)
 
     def _rank(self, queue: Queue) -> None:
         after = rank(queue)
+        if queue.grant is not None:
+            cores, memory = self._least
+            self._least = (min(cores, queue.grant.cores), min(memory, queue.grant.memory))
         if queue.ranked:
             if after == queue.rank:
                 return

@@ -6,6 +6,7 @@ them; who starts where is decided in `dispatch`, once for each batch of events.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class FarmState:
         self._categories: dict[str, Category] = {}
         self._finished: Counter[Completion] = Counter()
         self._actions: list[Action] = []
+        self._now = Seconds(-math.inf)  # the latest time that an event told
         self._handlers: dict[type[Any], Callable[[Any], None]] = {
             event.Submit: self._submit,
             event.Cancel: self._cancel,
@@ -106,15 +108,13 @@ class FarmState:
                 is in the answer to the next call.
         """
         wrong: ProtocolError | None = None
-        at: Seconds | None = None
         for happened in events:
-            at = happened.at
+            self._now = max(self._now, happened.at)
             try:
                 self._handlers[type(happened)](happened)
             except ProtocolError as exc:
                 wrong = wrong or exc
-        if at is not None:
-            self._pack(at)
+        self._pack(self._now)
         if wrong is not None:
             raise wrong
         answer, self._actions = self._actions, []

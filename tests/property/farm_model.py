@@ -146,20 +146,32 @@ class World:
     def receive(self, name: str, most: int) -> None:
         """Let the farm take some of what one agent has sent."""
         outbox = self.agents[name].outbox
-        self.tell(*[outbox.popleft() for _ in range(min(most, len(outbox)))])
+        arrived = [outbox.popleft() for _ in range(min(most, len(outbox)))]
+        self.tell(*[replace(message, at=self.at) for message in arrived])
 
     def lose(self, name: str, *, memory: bool) -> None:
         """Cut a connection."""
+        unheard = self._there(name, State.QUEUED, State.RECALLING)
+        # To the farm they have not started, and cost no retry: it has not heard of it.
+        self.excused.update(number for number in unheard if self._ran_there(name, number))
         self.stale.extend(self.agents.pop(name).outbox)
         self.tell(event.LoseNode(name, "cut", self.at, memory))
 
     def drop(self, name: str) -> None:
         """Remove a node at once."""
-        agent = self.agents.get(name)
-        if agent is not None:
-            # Also those whose start is on its way: to the farm they run.
-            self.excused.update(set(agent.live) | {m.invocation for m in agent.inbox})
+        self.excused.update(self._there(name, *State))
         self.tell(event.DropNode(name, self.at))
+
+    def _there(self, name: str, *states: State) -> list[int]:
+        """Return who is on a node as the farm sees it, in one of these states."""
+        open_ones = self.requests.keys() - self.outcomes.keys()
+        views = {number: self.state.invocation_view(number) for number in open_ones}
+        return [n for n, view in views.items() if view.node == name and view.state in states]
+
+    def _ran_there(self, name: str, number: int) -> bool:
+        agent = self.agents[name]
+        ended = {m.invocation for m in agent.outbox if isinstance(m, ENDED)}
+        return number in agent.live or number in ended
 
     # --- what always holds
 

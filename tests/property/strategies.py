@@ -22,10 +22,10 @@ capacities = st.builds(
 
 stated = st.builds(
     Resources,
-    cores=st.sampled_from([None, None, 0.3, 1, 2, 4, 64]),
-    memory=st.sampled_from([None, None, 0, 100 * MIB, GIB, 6 * GIB]),
-    disk=st.sampled_from([None, None, GIB]),
-    gpus=st.sampled_from([None, None, None, 1]),
+    cores=st.sampled_from([None, None, None, None, 0.3, 1, 1, 2, 4, 64]),
+    memory=st.sampled_from([None, None, None, 0, 100 * MIB, GIB, 6 * GIB]),
+    disk=st.sampled_from([None, None, None, GIB]),
+    gpus=st.sampled_from([None, None, None, None, 1]),
 )
 
 requests = st.builds(
@@ -34,16 +34,19 @@ requests = st.builds(
     stated=stated,
     environment=st.integers(1, 2),
     isolation=st.sampled_from(["fork", "reuse", "auto"]),
-    retries=st.sampled_from([0, 1, 3]),
+    retries=st.sampled_from([3, 3, 1, 0]),
     priority=st.sampled_from([0.0, 0.0, 0.0, 1.0]),
-    node=st.sampled_from([None, None, None, None, "a", "nowhere"]),
+    node=st.sampled_from([None] * 12 + ["a", "a", "nowhere"]),
 )
 
 # Mostly short, so that calls are sent ahead.
 usages = st.builds(
     Usage,
-    wall_time=st.sampled_from([0.0, 0.0005, 0.01, 0.03, 5.0]),
+    wall_time=st.sampled_from([0.0, 0.0005, 0.001, 0.01, 0.03, 5.0]),
     memory=st.sampled_from([0, 20 * MIB, 300 * MIB, 3 * GIB]),
 )
+
+endings = st.sampled_from(["finish"] * 5 + ["fail", "retry", "exhaust", "exhaust", "kill"])
+exhausted = st.sampled_from(["memory", "memory", "memory", "cores", "disk", "wall_time"])
 
 seconds = st.sampled_from([0.0, 0.01, 0.3, 5.0, 11.0, 100.0])

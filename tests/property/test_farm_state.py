@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -11,9 +13,16 @@ from afarm._core import events as event
 from afarm._core.node import NodeState
 from afarm._core.request import Request
 from afarm.resources import Resources, Usage
-
 from tests.property.farm_model import Agent, World
-from tests.property.strategies import NODE_NAMES, capacities, requests, seconds, usages
+from tests.property.strategies import (
+    NODE_NAMES,
+    capacities,
+    endings,
+    exhausted,
+    requests,
+    seconds,
+    usages,
+)
 
 
 class FarmMachine(RuleBasedStateMachine):
@@ -22,17 +31,20 @@ class FarmMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.world = World()
+        self.requests: list[Request] = []
 
-    @initialize(capacity=capacities)
-    def begin_with_a_node(self, capacity: Resources) -> None:
+    @initialize(capacity=capacities, asked=st.lists(requests, min_size=1, max_size=4))
+    def begin(self, capacity: Resources, asked: list[Request]) -> None:
+        self.requests = asked
         self.world.tell(event.AddNode("a", self.world.at))
         self._connect("a", capacity)
 
     # --- the user
 
-    @rule(request=requests, count=st.sampled_from([1, 1, 3, 20]))
-    def submit(self, request: Request, count: int) -> None:
+    @rule(data=st.data(), count=st.sampled_from([1, 3, 10, 40]))
+    def submit(self, data: st.DataObject, count: int) -> None:
         world = self.world
+        request = data.draw(st.sampled_from(self.requests))
         submits = []
         for _ in range(count):
             number = len(world.requests) + 1
@@ -93,31 +105,42 @@ class FarmMachine(RuleBasedStateMachine):
         self.world.receive(name, count)
 
     @precondition(lambda self: any(agent.live for agent in self.world.agents.values()))
-    @rule(
-        data=st.data(),
-        usage=usages,
-        how=st.sampled_from(["finish", "finish", "finish", "fail", "retry", "exhaust", "kill"]),
-        resource=st.sampled_from(["memory", "memory", "cores", "disk", "wall_time"]),
-    )
+    @rule(data=st.data(), usage=usages, how=endings, resource=exhausted)
     def end_a_tree(self, data: st.DataObject, usage: Usage, how: str, resource: str) -> None:
-        at = self.world.at
         agents = self.world.agents
         name = data.draw(st.sampled_from(sorted(n for n in agents if agents[n].live)))
         number = data.draw(st.sampled_from(sorted(agents[name].live)))
-        ending: event.Event = event.Finished(0, 0, usage, 0, at)
-        if how in ("fail", "retry"):
-            ending = event.Failed(0, 0, usage, 0, how == "retry", at)
-        elif how == "exhaust":
-            ending = event.Exhausted(0, 0, resource, usage, 0, at)
-        elif how == "kill":
-            ending = event.Killed(0, 0, usage, 0, at)
-        self.world.ran(agents[name].end(number, ending))
-        self.world.check()
+        self._end(name, number, usage, how, resource)
+
+    @precondition(lambda self: self.world.agents)
+    @rule(
+        data=st.data(),
+        usage=usages,
+        hows=st.lists(endings, min_size=1, max_size=12),
+        resource=exhausted,
+        together=st.integers(1, 4),
+    )
+    def work(
+        self, data: st.DataObject, usage: Usage, hows: list[str], resource: str, together: int
+    ) -> None:
+        """Let one node do a good deal of work, and the farm hear of it now and then."""
+        name = self._agent(data)
+        for count, how in enumerate(hows, 1):
+            agent = self.world.agents.get(name)
+            if agent is None:  # it was draining
+                return
+            for _ in range(len(agent.inbox)):
+                self.world.step(name)
+            if agent.live:
+                self._end(name, next(iter(agent.live)), usage, how, resource)
+            if count % together == 0:
+                self.world.at += usage.wall_time
+                self.world.receive(name, together)
 
     @precondition(lambda self: self.world.stale)
     @rule()
     def hear_from_a_lost_connection(self) -> None:
-        self.world.tell(self.world.stale.popleft())
+        self.world.tell(replace(self.world.stale.popleft(), at=self.world.at))
 
     # --- time
 
@@ -142,6 +165,18 @@ class FarmMachine(RuleBasedStateMachine):
         self.world.agents[name] = Agent(capacity)
         self.world.tell(event.NodeUp(name, capacity, self.world.at))
 
+    def _end(self, name: str, number: int, usage: Usage, how: str, resource: str) -> None:
+        at = self.world.at
+        ending: event.Event = event.Finished(0, 0, usage, 0, at)
+        if how in ("fail", "retry"):
+            ending = event.Failed(0, 0, usage, 0, how == "retry", at)
+        elif how == "exhaust":
+            ending = event.Exhausted(0, 0, resource, usage, 0, at)
+        elif how == "kill":
+            ending = event.Killed(0, 0, usage, 0, at)
+        self.world.ran(self.world.agents[name].end(number, ending))
+        self.world.check()
+
     def _agent(self, data: st.DataObject) -> str:
         return data.draw(st.sampled_from(sorted(self.world.agents)))
 
@@ -154,7 +189,7 @@ class FarmMachine(RuleBasedStateMachine):
 
 FarmMachine.TestCase.settings = settings(
     max_examples=60,
-    stateful_step_count=40,
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
