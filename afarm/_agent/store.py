@@ -45,9 +45,8 @@ def default_root(stated: str = "") -> str:
     Args:
         stated: What the user stated for the node, if anything.
     """
-    return os.path.abspath(
-        stated or os.environ.get("AFARM_CACHE") or f"/var/tmp/afarm-{os.getuid()}"
-    )
+    root = stated or os.environ.get("AFARM_CACHE") or f"/var/tmp/afarm-{os.getuid()}"
+    return os.path.abspath(os.path.expanduser(root))
 
 
 def environment_path(root: str, digest: str) -> str:

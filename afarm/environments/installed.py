@@ -77,11 +77,16 @@ class Installed:
         """Return the name of the distribution that installed a file."""
         return self._owners.get(file)
 
-    def editable_owner(self, file: str) -> str | None:
-        """Return the name of the editable distribution in whose project a file lies."""
+    def editable_owner(self, file: str, top: str) -> str | None:
+        """Return the name of the editable distribution that a top-level module belongs to.
+
+        Its project may hold other modules, such as tests: those need not what it requires.
+        """
         for project, name in self._editable.items():
             if file.startswith(project + os.sep):
-                return name
+                listed = (self._by_name[name].read_text("top_level.txt") or "").split()
+                if top in listed or canonical(top) == name:
+                    return name
         return None
 
     def is_editable(self, name: str) -> bool:

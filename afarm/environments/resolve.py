@@ -36,8 +36,8 @@ class Owners(Protocol):
         """Return the name of what installed a file."""
         ...
 
-    def editable_owner(self, file: str) -> str | None:
-        """Return the name of the editable distribution in whose project a file lies."""
+    def editable_owner(self, file: str, top: str) -> str | None:
+        """Return the name of the editable distribution that a top-level module belongs to."""
         ...
 
 
@@ -49,7 +49,7 @@ class SitePackages:
             "?" if not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep)) else None
         )
 
-    def editable_owner(self, file: str) -> str | None:
+    def editable_owner(self, file: str, top: str) -> str | None:
         return None
 
 
@@ -175,7 +175,7 @@ class _Resolver:
                 self.preload.add(located.name)
             return
         self.trees.add(_tree_of(located, top))
-        project = self._known.editable_owner(located.file)
+        project = self._known.editable_owner(located.file, top.name)
         if project is not None:
             self.owners.add(project)
         if located.file not in self._read:

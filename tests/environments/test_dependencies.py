@@ -200,7 +200,7 @@ def test_a_function_of_an_own_module_brings_its_module(project: Project) -> None
 def test_an_editable_install_travels_as_source_with_its_metadata(
     install: Install, project: Project
 ) -> None:
-    project.write({"own_edit/__init__.py": ""})
+    project.write({"own_edit/__init__.py": "", "own_script.py": ""})
     install("needed", {"needed.py": ""})
     install("own-edit", requires=("needed",), editable=project.folder)
 
@@ -208,6 +208,7 @@ def test_an_editable_install_travels_as_source_with_its_metadata(
 
     assert trees(found) == {"own_edit": ["source/own_edit/__init__.py"]}
     assert names(found) == ["needed", "own-edit"]
+    assert names(analyze(by_value("def f(): import own_script"))) == []
     assert [file.name for file in found.distributions[1].files] == [
         "site-packages/own-edit-1.0.dist-info/METADATA",
         "site-packages/own-edit-1.0.dist-info/RECORD",
