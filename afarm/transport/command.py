@@ -65,7 +65,7 @@ class CommandNode:
         self, receiver: Receiver, first: Sequence[bytes] = (), *, program: bytes | None = None
     ) -> Connection:
         """Start the program; see `base.Node.connect`."""
-        payload = await bootstrap.ready_payload() if program is None else program
+        payload = await bootstrap.ready_payload(program)
         if self.shell:
             tail = [bootstrap.shell_command(self.python, length=len(payload))]
         else:

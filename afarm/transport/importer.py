@@ -6,12 +6,17 @@ stream itself as ``d``. Standard library only, and as little of it as can be: ev
 process on a node begins with this.
 """
 
-# No `from __future__` here: the bootstrap puts a line in front.
+from __future__ import annotations
+
 import marshal
 import sys
-from collections.abc import Sequence
-from types import CodeType, ModuleType
-from typing import Any
+
+# As `typing` has it, which alone takes 8 ms to import.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import CodeType, ModuleType
+    from typing import Any
 
 ROOT = "afarm"
 
@@ -19,13 +24,11 @@ ROOT = "afarm"
 class Importer:
     """Finds and loads the streamed modules; stands first in ``sys.meta_path``.
 
-    Only code is held unpacked. The text, which nothing but a traceback asks for, is
-    taken out of the compressed stream again when one does.
+    Tracebacks have the farm's own file names in them: its files have the text.
     """
 
-    def __init__(self, packed: bytes, unpacked: bytes) -> None:
-        self._packed = packed
-        self._modules: dict[str, tuple[bool, str, bytes]] = marshal.loads(_tail(unpacked))
+    def __init__(self, modules: dict[str, tuple[bool, str, bytes]]) -> None:
+        self._modules = modules  # whether it is a package, its file, its code
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: Any = None) -> Any:
         """Return the spec of a streamed module, or ``None``."""
@@ -53,20 +56,6 @@ class Importer:
     def is_package(self, name: str) -> bool:
         """Return whether a module is a package."""
         return self._modules[name][0]
-
-    def get_source(self, name: str) -> str:
-        """Return the text of a module: `linecache` asks for it when a traceback is shown."""
-        import io
-        import zlib
-
-        tail = io.BytesIO(_tail(zlib.decompress(self._packed)))
-        marshal.load(tail)
-        sources: dict[str, str] = marshal.load(tail)
-        return sources[name]
-
-
-def _tail(unpacked: bytes) -> bytes:
-    return unpacked.partition(b"\0")[2]
 
 
 def complete() -> None:
@@ -116,8 +105,8 @@ def install(packed: bytes, unpacked: bytes, tag: str) -> None:
             f" {tag}; name one of that version with python=\n"
         )
         sys.exit(86)
-    importer: Any = Importer(packed, unpacked)
-    package: Any = ModuleType(ROOT)
+    importer: Any = Importer(marshal.loads(unpacked.partition(b"\0")[2]))
+    package: Any = type(sys)(ROOT)
     package.__path__ = []
     package.__loader__ = importer
     package.__spec__ = type(sys.__spec__)(ROOT, importer, is_package=True)

@@ -61,6 +61,6 @@ class LocalNode:
                 " in a program); use a CommandNode that names one",
                 node=self.name,
             )
-        payload = await bootstrap.ready_payload() if program is None else program
+        payload = await bootstrap.ready_payload(program, near=True)
         argv = [sys.executable, *bootstrap.interpreter_arguments(len(payload))]
         return await process.start(self.name, argv, receiver, [payload, *first])

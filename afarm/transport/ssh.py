@@ -92,8 +92,10 @@ class SSHNode:
         self, receiver: Receiver, first: Sequence[bytes] = (), *, program: bytes | None = None
     ) -> Connection:
         """Log in and start the agent; see `base.Node.connect`."""
-        payload = await bootstrap.ready_payload() if program is None else program
-        await asyncio.to_thread(importlib.import_module, f"{__package__}.ssh_connect")
+        payload, _ = await asyncio.gather(
+            bootstrap.ready_payload(program),
+            asyncio.to_thread(importlib.import_module, f"{__package__}.ssh_connect"),
+        )
         from .ssh_connect import start
 
         command = bootstrap.shell_command(self.python, length=len(payload))

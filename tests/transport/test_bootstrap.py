@@ -103,7 +103,7 @@ def test_streamed_modules_import_on_a_bare_interpreter() -> None:
     assert output.splitlines() == ["[] 1024 afarm.errors", "[]", "42"]
 
 
-def test_tracebacks_of_streamed_modules_show_their_lines() -> None:
+def test_tracebacks_of_streamed_modules_name_the_farms_own_files() -> None:
     output = run_streamed(
         """
         import traceback
@@ -114,7 +114,11 @@ def test_tracebacks_of_streamed_modules_show_their_lines() -> None:
             print(traceback.format_exc())
         """
     )
-    assert 'raise ValueError(f"{size!r} is not a size' in output
+    assert f'File "{Path(bootstrap.__file__).parents[1] / "resources.py"}", line ' in output
+
+
+def test_both_payloads_hold_the_same() -> None:
+    assert zlib.decompress(bootstrap.payload()) == zlib.decompress(bootstrap.near_payload())
 
 
 def test_further_processes_start_from_what_the_package_keeps() -> None:
