@@ -188,6 +188,7 @@ class Display:
 
     async def _show(self, painter: _Painter, interval: float) -> None:
         rate = Rate()
+        self._look(rate)  # where the rate counts from
         started = False
         # The first wait keeps a farm that is over in no time from flickering.
         while not await self._wait_stopping(interval):

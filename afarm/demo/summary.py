@@ -137,8 +137,13 @@ def _part(average: float, largest: float | None, whole: float | None) -> str:
     """Return ``"81 % (100 %)"``: the average and, in parentheses, the peak."""
     if not whole:
         return "-"
-    shown = f"{100 * average / whole:.0f} %"
-    return shown if largest is None else f"{shown} ({100 * largest / whole:.0f} %)"
+    shown = _percent(average / whole)
+    return shown if largest is None else f"{shown} ({_percent(largest / whole)})"
+
+
+def _percent(part: float) -> str:
+    # On a large node a few percent are many gigabytes.
+    return f"{100 * part:.1f} %" if part < 0.1 else f"{100 * part:.0f} %"
 
 
 CATEGORY_HEADS = (
