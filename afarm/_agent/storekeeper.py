@@ -277,8 +277,7 @@ def serve(keeper: Storekeeper, source: int, sink: int, leftover: bytes = b"") ->
 
 def main(leftover: bytes = b"") -> None:
     """Serve on descriptors 0 and 1. Arguments: the role, the store's folder, its cap in bytes."""
-    with contextlib.suppress(AttributeError):
-        die_with_parent(signal.SIGKILL, os.getppid())
+    die_with_parent(signal.SIGKILL, os.getppid())
     _raise_descriptor_limit()
     sink = os.dup(1)
     os.dup2(2, 1)  # whatever prints must not print into the frames

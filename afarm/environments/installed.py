@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -55,7 +56,9 @@ class Installed:
         self._by_name: dict[str, Metadata] = {}
         self._owners: dict[str, str] = {}
         self._described: dict[str, Distribution] = {}
+        self._requirements: dict[str, list[Requirement]] = {}
         self._editable: dict[str, str] = {}  # folder of the project -> distribution
+        self._tops: dict[str, set[str]] = {}  # editable distribution -> top-level modules
         from importlib.metadata import distributions
 
         for metadata in distributions(path=list(path)):
@@ -66,6 +69,7 @@ class Installed:
             project = _editable_project(metadata)
             if project is not None:
                 self._editable[project] = key
+                self._tops[key] = set((metadata.read_text("top_level.txt") or "").split())
                 continue
             base = base_folder(metadata)
             for recorded in recorded_paths(metadata):
@@ -83,10 +87,9 @@ class Installed:
         Its project may hold other modules, such as tests: those need not what it requires.
         """
         for project, name in self._editable.items():
-            if file.startswith(project + os.sep):
-                listed = (self._by_name[name].read_text("top_level.txt") or "").split()
-                if top in listed or canonical(top) == name:
-                    return name
+            belongs = top in self._tops[name] or canonical(top) == name
+            if belongs and file.startswith(project + os.sep):
+                return name
         return None
 
     def is_editable(self, name: str) -> bool:
@@ -121,14 +124,29 @@ class Installed:
         seen: set[tuple[str, str]] = set()
         while pending:
             name, extras = pending.pop()
-            metadata = self._by_name.get(name)
-            if metadata is None:
+            if name not in self._by_name:
                 continue
             for extra in ("", *extras):
                 if (name, extra) not in seen:
                     seen.add((name, extra))
-                    pending.extend(_required(metadata, extra))
+                    pending.extend(self._required(name, extra))
         return sorted({name for name, _ in seen})
+
+    def _required(self, name: str, extra: str) -> Iterator[tuple[str, frozenset[str]]]:
+        requirements = self._requirements.get(name)
+        if requirements is None:
+            requirements = self._requirements[name] = _requirements_of(self._by_name[name])
+        for requirement in requirements:
+            marker = requirement.marker
+            # A requirement without an extra in its marker belongs to the distribution itself.
+            if marker is None:
+                wanted = not extra
+            elif extra:
+                wanted = marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
+            else:
+                wanted = marker.evaluate({"extra": ""})
+            if wanted:
+                yield canonical(requirement.name), frozenset(requirement.extras)
 
 
 def canonical(name: str) -> str:
@@ -145,24 +163,15 @@ def _name_of(metadata: Metadata) -> str:
     return ""
 
 
-def _required(metadata: Metadata, extra: str) -> Iterator[tuple[str, frozenset[str]]]:
+def _requirements_of(metadata: Metadata) -> list[Requirement]:
     from packaging.requirements import InvalidRequirement, Requirement
 
+    requirements = []
     for line in metadata.requires or ():
-        try:
-            requirement = Requirement(line)
-        except InvalidRequirement:
-            continue  # written before PEP 508; pip leaves such lines out as well
-        marker = requirement.marker
-        # A requirement without an extra in its marker belongs to the distribution itself.
-        if marker is None:
-            wanted = not extra
-        elif extra:
-            wanted = marker.evaluate({"extra": extra}) and not marker.evaluate({"extra": ""})
-        else:
-            wanted = marker.evaluate({"extra": ""})
-        if wanted:
-            yield canonical(requirement.name), frozenset(requirement.extras)
+        # Lines from before PEP 508 are left out, as pip leaves them out.
+        with contextlib.suppress(InvalidRequirement):
+            requirements.append(Requirement(line))
+    return requirements
 
 
 def _editable_project(metadata: Metadata) -> str | None:

@@ -124,6 +124,7 @@ class _Resolver:
         self._known = known
         self._pending: list[Import] = []
         self._read: set[str] = set()
+        self._located: dict[str, tuple[Located, ...]] = {}
         self.modules: dict[Import, None] = {}
         self.missing: dict[Import, None] = {}
         self.owners: set[str] = set()
@@ -141,8 +142,14 @@ class _Resolver:
         while self._pending:
             self._resolve(self._pending.pop())
 
+    def _locate(self, name: str) -> tuple[Located, ...]:
+        chain = self._located.get(name)
+        if chain is None:
+            chain = self._located[name] = locate(name)
+        return chain
+
     def _resolve(self, needed: Import) -> None:
-        chain = locate(needed.module)
+        chain = self._locate(needed.module)
         if not chain:
             if needed.module not in sys.modules:
                 self.missing[needed] = None
@@ -158,7 +165,7 @@ class _Resolver:
 
     def _submodules(self, package: Located, members: Sequence[str]) -> tuple[Located, ...]:
         """Return those names imported from a package that are modules in it."""
-        found = (locate(f"{package.name}.{member}") for member in members if member != "*")
+        found = (self._locate(f"{package.name}.{member}") for member in members if member != "*")
         return tuple(chain[-1] for chain in found if chain and chain[-1].name != package.name)
 
     def _own(self, located: Located) -> bool:
@@ -202,7 +209,7 @@ class _Resolver:
 
     def _preload_of(self, found: Import) -> None:
         """Take note of what one of the user's modules imports in any case."""
-        chain = () if is_standard(found.module) else locate(found.module)
+        chain = () if is_standard(found.module) else self._locate(found.module)
         if chain and chain[0].name != _STREAMED and self._known.owner(chain[-1].file):
             self.preload.add(chain[-1].name)
 
