@@ -21,6 +21,9 @@ def missing() -> str:
         return "there is no sshd here (Debian: openssh-server)"
     if shutil.which("ssh-keygen") is None:
         return "there is no ssh-keygen here (Debian: openssh-client)"
+    shell = pwd.getpwuid(os.getuid()).pw_shell
+    if os.path.basename(shell) in ("nologin", "false"):
+        return f"the account that runs the tests may not log in (its shell is {shell})"
     return ""
 
 

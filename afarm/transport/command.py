@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from ..resources import Resources
 from . import bootstrap, process
 from .base import Connection, Receiver
-from .stated import stated_resources
+from .stated import short_repr, stated_resources
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class CommandNode:
     """What a program leads to: ``srun``, ``kubectl exec -i POD --``, ``docker exec -i NAME``.
 
@@ -46,8 +46,16 @@ class CommandNode:
             raise ValueError(f"argv is a program and its arguments, in a list, not {self.argv!r}")
         object.__setattr__(self, "argv", tuple(self.argv))
         object.__setattr__(self, "labels", tuple(self.labels))
-        object.__setattr__(self, "name", self.name or os.path.basename(self.argv[0]))
+        object.__setattr__(self, "name", self.name or self.usual_name)
         _ = self.stated, bootstrap.shell_script(self.python, length=0)
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    @property
+    def usual_name(self) -> str:
+        """What it is called unless it was given a name."""
+        return os.path.basename(self.argv[0])
 
     @property
     def stated(self) -> Resources:

@@ -10,10 +10,10 @@ from ..errors import NodeError
 from ..resources import Resources
 from . import bootstrap, process
 from .base import Connection, Receiver
-from .stated import stated_resources
+from .stated import short_repr, stated_resources
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalNode:
     """This machine.
 
@@ -38,6 +38,14 @@ class LocalNode:
     def __post_init__(self) -> None:
         object.__setattr__(self, "labels", tuple(self.labels))
         _ = self.stated
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    @property
+    def usual_name(self) -> str:
+        """What it is called unless it was given a name."""
+        return "local"
 
     @property
     def stated(self) -> Resources:

@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from ..resources import Resources
 from . import bootstrap
 from .base import Connection, Receiver
-from .stated import stated_resources
+from .stated import short_repr, stated_resources
 
 Path = str | os.PathLike[str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class SSHNode:
     """A machine reached by SSH.
 
@@ -73,8 +73,16 @@ class SSHNode:
         for option in "config", "known_hosts", "keys":
             object.__setattr__(self, option, paths(getattr(self, option)))
         object.__setattr__(self, "labels", tuple(self.labels))
-        object.__setattr__(self, "name", self.name or self.host)
+        object.__setattr__(self, "name", self.name or self.usual_name)
         _ = self.stated, bootstrap.shell_script(self.python, length=0)
+
+    def __repr__(self) -> str:
+        return short_repr(self)
+
+    @property
+    def usual_name(self) -> str:
+        """What it is called unless it was given a name."""
+        return self.host
 
     @property
     def stated(self) -> Resources:

@@ -141,7 +141,7 @@ class _Opening:
         config = paths(node.config)
         if config is not None:
             given["config"] = list(config)
-        hop = Hop(node=node.name, host=host, port=given.get("port", 22))
+        hop = Hop(node.name, _asked(host, arguments, config, jump), host)
         try:
             options = await asyncssh.SSHClientConnectionOptions.construct(
                 host=host, client_keys=None, **given
@@ -222,6 +222,18 @@ class _Opening:
         if tunnel is not None:
             connection.set_tunnel(tunnel)  # closes it, when it closes itself
         return connection
+
+
+def _asked(
+    host: str, arguments: dict[str, Any], config: Sequence[str] | None, jump: str | None
+) -> list[str]:
+    """Return the arguments with which ``ssh`` would go the same way."""
+    asked = ["-F", config[0]] if config else []
+    if jump:
+        asked += ["-o", f"ProxyJump={jump}"]
+    if arguments["port"]:
+        asked += ["-p", str(arguments["port"])]
+    return [*asked, f"{arguments['username']}@{host}" if arguments["username"] else host]
 
 
 def _known_hosts(node: SSHNode, options: asyncssh.SSHClientConnectionOptions) -> list[str]:

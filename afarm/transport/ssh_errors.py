@@ -19,10 +19,11 @@ class Hop:
 
     Attributes:
         node: The name of the node that is being connected.
+        asked: What ``ssh`` would be asked for: options and the host as given.
         host: The server's, after the configuration.
         port: The server's.
         user: Whom we log in as.
-        via: The jump host before it, as it was written; empty: none.
+        via: The jump hosts before it, as they were written; empty: none.
         config: The configuration file, where it is not the default.
         known_hosts: The files its key is looked up in.
         known_hosts_file: The file that a new key belongs into.
@@ -33,8 +34,9 @@ class Hop:
     """
 
     node: str
+    asked: list[str]
     host: str
-    port: int
+    port: int = 22
     user: str = ""
     via: str = ""
     config: str = ""
@@ -50,18 +52,9 @@ class Hop:
         """The server for people: ``host`` or ``host:port``."""
         return self.host if self.port == 22 else f"{self.host}:{self.port}"
 
-    @property
-    def ssh(self) -> str:
-        """A command line of ``ssh`` to this server."""
-        parts = ["ssh"]
-        if self.config:
-            parts += ["-F", self.config]
-        if self.via:
-            parts += ["-J", self.via]
-        if self.port != 22:
-            parts += ["-p", str(self.port)]
-        parts.append(f"{self.user}@{self.host}" if self.user else self.host)
-        return shlex.join(parts)
+    def command(self, program: str) -> str:
+        """Return a command line of ``ssh`` or ``ssh-copy-id`` for this server."""
+        return shlex.join([program, *self.asked])
 
 
 def explain(exc: BaseException, hop: Hop) -> NodeError:
@@ -76,14 +69,15 @@ def explain(exc: BaseException, hop: Hop) -> NodeError:
         when = "during" if hop.authenticating else "before"
         text = (
             f"{hop.server} closed the connection {when} authentication; its sshd may be"
-            f" overloaded (MaxStartups), restarting, or refuse this address: try {hop.ssh}"
+            " overloaded (MaxStartups), restarting, or refuse this address: try"
+            f" {hop.command('ssh')}"
         )
     elif isinstance(exc, (asyncssh.ChannelOpenError, OSError)):
         text = _unreachable(exc, hop)
     elif isinstance(exc, (asyncssh.KeyEncryptionError, asyncssh.KeyImportError)):
         text = f"a key cannot be used: {exc}; load it into the SSH agent: ssh-add FILE"
     elif isinstance(exc, asyncssh.DisconnectError):
-        text = f"{hop.server} ended the connection: {exc.reason or exc}; try {hop.ssh}"
+        text = f"{hop.server} ended the connection: {exc.reason or exc}; try {hop.command('ssh')}"
     elif isinstance(exc, ValueError):
         text = f"the SSH configuration is not understood: {exc}"
     else:
@@ -125,8 +119,9 @@ def _permission(exc: asyncssh.PermissionDenied, hop: Hop) -> str:
     said = f" (it says: {hop.banner.strip()})" if hop.banner.strip() else ""
     return (
         f"{hop.server} refuses {hop.user}{said}: no key that was offered is accepted, and nobody is"
-        f" asked for a password. Install a key (ssh-copy-id {hop.user}@{hop.host}), name it with"
-        f" keys= or IdentityFile, or load it with ssh-add, until this works: {hop.ssh}"
+        f" asked for a password. Install a key ({hop.command('ssh-copy-id')}), name it with"
+        f" keys= or IdentityFile, or load it with ssh-add, until this works:"
+        f" {hop.command('ssh')}"
     )
 
 
@@ -134,7 +129,7 @@ def _unreachable(exc: asyncssh.ChannelOpenError | OSError, hop: Hop) -> str:
     if isinstance(exc, asyncssh.ChannelOpenError):
         return (
             f"the jump host {hop.via} cannot reach {hop.server}: {exc.reason}; check the name and"
-            f" port, and that its sshd allows forwarding: {hop.ssh}"
+            f" port, and that its sshd allows forwarding: {hop.command('ssh')}"
         )
     if isinstance(exc, socket.gaierror):
         return (

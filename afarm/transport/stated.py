@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import MISSING, fields
+from typing import Any
+
 from ..resources import Resources, parse_bytes
 
 
@@ -28,3 +31,15 @@ def stated_resources(
         disk=None if disk is None else parse_bytes(disk),
         gpus=gpus,
     )
+
+
+def short_repr(node: Any) -> str:
+    """Return a node as it would be written: what is not the default."""
+    parts = []
+    for each in fields(node):
+        value = getattr(node, each.name)
+        if each.default is MISSING:
+            parts.append(repr(value))
+        elif value != each.default and not (each.name == "name" and value == node.usual_name):
+            parts.append(f"{each.name}={value!r}")
+    return f"{type(node).__name__}({', '.join(parts)})"

@@ -197,3 +197,16 @@ def test_a_file_that_is_not_there_says_so() -> None:
 def test_arguments_are_checked_when_a_node_is_made(make: Any, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    ("node", "text"),
+    [
+        (LocalNode(), "LocalNode()"),
+        (LocalNode(2, name="here"), "LocalNode(cores=2, name='here')"),
+        (SSHNode("lab1", port=22, labels=["gpu"]), "SSHNode('lab1', port=22, labels=('gpu',))"),
+        (CommandNode(["srun"], shell=True), "CommandNode(('srun',), shell=True)"),
+    ],
+)
+def test_a_node_prints_as_it_would_be_written(node: object, text: str) -> None:
+    assert repr(node) == text
