@@ -4,9 +4,8 @@
     ROOT/environments/NAME/     a virtual environment of hard links into the store
 
 Everything is made in a hidden folder beside its place and renamed when it is whole, so
-that a crash leaves nothing half-written in use. Locks (``flock``) lie on the folders
-themselves: exclusive while one is made or removed, shared (a *lease*) while it is in use,
-so that leases end with their process, and two farms can use one store.
+that a crash leaves nothing half-written in use. What a store has touched it holds by a
+shared lock, a *lease*: see `leases`.
 """
 
 from __future__ import annotations
@@ -27,6 +26,15 @@ from .build import (
     compile_sources,
     make_read_only,
     remove_tree,
+)
+from .leases import (
+    in_use,
+    lock_if_possible,
+    make_hidden,
+    open_shared,
+    remove_leftovers,
+    remove_unused,
+    set_aside,
 )
 from .unpack import Unpacker, UnpackError
 
@@ -79,7 +87,7 @@ class Store:
             _claim_folder(root)
             for folder in (self._bundles, self._environments):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
-                _remove_leftovers(folder)
+                remove_leftovers(folder)
             self.trim()
         if os.statvfs(root).f_flag & getattr(os, "ST_NOEXEC", 0):
             raise StoreError(
@@ -109,7 +117,7 @@ class Store:
                 return True
             # The machine went down before all of it was on the disk, or somebody changed it.
             os.close(self._leases.pop(path))
-            _set_aside(path)
+            set_aside(path)
         return False
 
     def bundle_path(self, digest: str) -> str:
@@ -144,7 +152,7 @@ class Store:
                 f"{format_bytes(needed)}: make room, or name another folder with scratch="
             )
         with self._explained():
-            folder, lock = _make_hidden(path)
+            folder, lock = make_hidden(path)
         return StoreWriter(self, digest, size, folder, lock)
 
     def environment(self, digest: str, bundles: Sequence[str]) -> tuple[str, list[str]]:
@@ -165,7 +173,7 @@ class Store:
             return path, []
         stores = [self.bundle_path(bundle) for bundle in bundles]
         with self._explained():
-            folder, lock = _make_hidden(path)
+            folder, lock = make_hidden(path)
             try:
                 notes = build_environment(folder, path, stores)
                 _write_json(folder, "bundles.json", list(bundles))
@@ -193,7 +201,7 @@ class Store:
             os.close(lock)
             remove_tree(folder)
             return
-        fcntl.flock(lock, fcntl.LOCK_SH)
+        lock_if_possible(lock, fcntl.LOCK_SH)
         self._leases[path] = lock
 
     def trim(self, room: int = 0) -> None:
@@ -208,27 +216,20 @@ class Store:
             if total + room <= self._cap and _free(self.root) >= room:
                 return
             path = os.path.join(self._bundles, name)
-            if path in self._leases or _in_use(path):
+            if path in self._leases or in_use(path):
                 continue
             # Links keep the bytes of a bundle: the environments made of it go with it.
             for environment in _environments_with(self._environments, name):
-                _remove_unused(os.path.join(self._environments, environment))
-            if _remove_unused(path):
+                remove_unused(os.path.join(self._environments, environment))
+            if remove_unused(path):
                 total -= size
 
     def _hold(self, path: str) -> bool:
         if path in self._leases:
             return True
-        while True:
-            try:
-                lease = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            except FileNotFoundError:
-                return False
-            # Held exclusively for the moment of a rename only.
-            _flock(lease, fcntl.LOCK_SH)
-            if _is_still(lease, path):
-                break
-            os.close(lease)
+        lease = open_shared(path)
+        if lease is None:
+            return False
         self._leases[path] = lease
         with contextlib.suppress(PermissionError):
             os.utime(path)  # who used it last
@@ -340,91 +341,6 @@ def _claim_folder(root: str) -> None:
         raise StoreError(f"{root} can be written by others; chmod go-w {root}")
 
 
-def _make_hidden(path: str) -> tuple[str, int]:
-    """Make a hidden folder beside ``path``; return it with the exclusive lock on it."""
-    parent, name = os.path.split(path)
-    for count in range(1000):
-        folder = os.path.join(parent, f".{name}.{os.getpid()}.{count}")
-        try:
-            os.mkdir(folder, 0o700)
-            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileExistsError, FileNotFoundError):
-            continue  # another thread's, or taken for a leftover before it was locked
-        _flock(lock, fcntl.LOCK_EX)
-        if _is_still(lock, folder):
-            return folder, lock
-        os.close(lock)
-    raise OSError(errno.EEXIST, "no name is free", parent)
-
-
-def _remove_leftovers(parent: str) -> None:
-    """Remove the hidden folders of processes that are gone."""
-    with os.scandir(parent) as entries:
-        hidden = [entry.path for entry in entries if entry.name.startswith(".")]
-    for folder in hidden:
-        lock = _lock_exclusively(folder)
-        if lock is not None:
-            remove_tree(folder)
-            os.close(lock)
-
-
-def _remove_unused(path: str) -> bool:
-    """Remove a bundle or environment unless somebody holds it."""
-    lock = _lock_exclusively(path)
-    if lock is None:
-        return False
-    parent, name = os.path.split(path)
-    trash = os.path.join(parent, f".{name}.{os.getpid()}.trash")
-    try:
-        os.rename(path, trash)
-    finally:
-        os.close(lock)
-    remove_tree(trash)
-    return True
-
-
-def _in_use(path: str) -> bool:
-    lock = _lock_exclusively(path)
-    if lock is None:
-        return True
-    os.close(lock)
-    return False
-
-
-def _lock_exclusively(path: str) -> int | None:
-    try:
-        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        # Held; or a file system without locks (some NFS), where nothing is ever removed.
-        os.close(lock)
-        return None
-    if not _is_still(lock, path):
-        os.close(lock)
-        return None
-    return lock
-
-
-def _flock(handle: int, operation: int) -> None:
-    """Lock, where the file system can: without locks nothing is removed, so nothing is lost."""
-    try:
-        fcntl.flock(handle, operation)
-    except OSError as exc:
-        if exc.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
-            raise
-
-
-def _is_still(handle: int, path: str) -> bool:
-    try:
-        there = os.stat(path)
-    except FileNotFoundError:
-        return False
-    return os.path.samestat(there, os.fstat(handle))
-
-
 def _write_manifest(folder: str) -> None:
     """Note the size of every file, and what all of them take on the disk."""
     sizes: dict[str, int] = {}
@@ -448,18 +364,6 @@ def _is_whole(folder: str) -> bool:
         return all(os.lstat(os.path.join(folder, name)).st_size == sizes[name] for name in sizes)
     except FileNotFoundError:
         return False
-
-
-def _set_aside(path: str) -> None:
-    """Take a damaged bundle out of the way; who holds it keeps it until it lets go."""
-    parent, name = os.path.split(path)
-    hidden = os.path.join(parent, f".{name}.{os.getpid()}.damaged")
-    with contextlib.suppress(FileNotFoundError):  # another process was faster
-        os.rename(path, hidden)
-    lock = _lock_exclusively(hidden)
-    if lock is not None:
-        remove_tree(hidden)
-        os.close(lock)
 
 
 def _write_json(folder: str, name: str, content: object) -> None:

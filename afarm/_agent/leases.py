@@ -1,0 +1,130 @@
+"""Locks on folders, and folders that come and go as a whole.
+
+The lock of a folder (``flock``) lies on the folder itself and moves with it: exclusive
+while it is made or removed, shared while it is in use. It ends with its process. Folders
+that are not in their place have hidden names: ``.NAME.PID.WHAT``.
+
+Where a file system has no locks (some NFS), nothing is ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+
+from .build import remove_tree
+
+
+def open_shared(path: str) -> int | None:
+    """Return a shared lock on a folder, or ``None`` if it is not there."""
+    while True:
+        try:
+            lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        # It is locked exclusively for the moment of a rename only.
+        lock_if_possible(lock, fcntl.LOCK_SH)
+        if is_still(lock, path):
+            return lock
+        os.close(lock)
+
+
+def make_hidden(path: str) -> tuple[str, int]:
+    """Make a hidden folder beside ``path``; return it with the exclusive lock on it."""
+    parent, name = os.path.split(path)
+    for count in range(1000):
+        folder = os.path.join(parent, f".{name}.{os.getpid()}.{count}")
+        try:
+            os.mkdir(folder, 0o700)
+            lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileExistsError, FileNotFoundError):
+            continue  # another thread's, or taken for a leftover before it was locked
+        lock_if_possible(lock, fcntl.LOCK_EX)
+        if is_still(lock, folder):
+            return folder, lock
+        os.close(lock)
+    raise OSError(errno.EEXIST, "no name is free", parent)
+
+
+def remove_leftovers(parent: str) -> None:
+    """Remove the hidden folders of processes that are gone."""
+    with os.scandir(parent) as entries:
+        hidden = [entry.path for entry in entries if entry.name.startswith(".")]
+    for folder in hidden:
+        lock = _lock_exclusively(folder)
+        if lock is not None:
+            remove_tree(folder)
+            os.close(lock)
+
+
+def remove_unused(path: str) -> bool:
+    """Remove a bundle or environment unless somebody holds it."""
+    lock = _lock_exclusively(path)
+    if lock is None:
+        return False
+    parent, name = os.path.split(path)
+    trash = os.path.join(parent, f".{name}.{os.getpid()}.trash")
+    try:
+        os.rename(path, trash)
+    finally:
+        os.close(lock)
+    remove_tree(trash)
+    return True
+
+
+def in_use(path: str) -> bool:
+    """Return whether some process holds a folder."""
+    lock = _lock_exclusively(path)
+    if lock is None:
+        return True
+    os.close(lock)
+    return False
+
+
+def _lock_exclusively(path: str) -> int | None:
+    try:
+        lock = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        # Held; or a file system without locks (some NFS), where nothing is ever removed.
+        os.close(lock)
+        return None
+    if not is_still(lock, path):
+        os.close(lock)
+        return None
+    return lock
+
+
+def lock_if_possible(handle: int, operation: int) -> None:
+    """Lock, or change the lock; nothing happens where the file system has no locks."""
+    try:
+        fcntl.flock(handle, operation)
+    except OSError as exc:
+        if exc.errno not in (errno.EBADF, errno.ENOLCK, errno.ENOTSUP, errno.EINVAL):
+            raise
+
+
+def is_still(handle: int, path: str) -> bool:
+    """Return whether a path still leads to an open folder."""
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(handle))
+
+
+def set_aside(path: str) -> None:
+    """Take a damaged bundle out of the way; who holds it keeps it until it lets go."""
+    parent, name = os.path.split(path)
+    hidden = os.path.join(parent, f".{name}.{os.getpid()}.damaged")
+    with contextlib.suppress(FileNotFoundError):  # another process was faster
+        os.rename(path, hidden)
+    lock = _lock_exclusively(hidden)
+    if lock is not None:
+        remove_tree(hidden)
+        os.close(lock)
