@@ -58,7 +58,6 @@ NODE_TRANSITIONS: dict[tuple[NodeState, NodeStep], NodeState] = {
 FAILURES_BEFORE_ASIDE = 5  # in a row
 LOSSES_BEFORE_ASIDE = 3
 LOSSES_WITHIN = Seconds(600.0)
-LONGEST_BACKOFF = Seconds(60.0)
 ASIDE_BACKOFF = Seconds(300.0)
 
 _TURNOVER_WEIGHT = 1 / 8
@@ -163,7 +162,11 @@ class Node:
         self.reason = reason
         if self.state is NodeState.LOST and self.failures >= FAILURES_BEFORE_ASIDE:
             self.step(NodeStep.SET_ASIDE)
-            self.reason = f"set aside after {self.failures} failures in a row; the last: {reason}"
+        if self.state is NodeState.SET_ASIDE:
+            self.reason = (
+                f"set aside; failed attempts since it was last up: {self.failures}; "
+                f"the last: {reason}"
+            )
         return self._backoff()
 
     def lose(self, reason: str, at: Seconds) -> Seconds:
@@ -202,7 +205,7 @@ class Node:
         if self.state is NodeState.SET_ASIDE:
             delay: float = ASIDE_BACKOFF
         else:
-            delay = min(LONGEST_BACKOFF, 2.0 ** max(0, self.failures - 1))
+            delay = 2.0 ** max(0, self.failures - 1)
         # Up to an eighth more or less, so that nodes lost together (a switch, a jump
         # host) are not all tried in the same moment. Equal runs give equal delays.
         draw = zlib.crc32(f"{self.name}\0{self.failures}".encode()) / 2**32

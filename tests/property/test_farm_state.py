@@ -35,9 +35,17 @@ class FarmMachine(RuleBasedStateMachine):
 
     @initialize(capacity=capacities, asked=st.lists(requests, min_size=1, max_size=4))
     def begin(self, capacity: Resources, asked: list[Request]) -> None:
-        self.requests = asked
-        self.world.tell(event.AddNode("a", self.world.at))
+        world = self.world
+        world.tell(event.AddNode("a", world.at))
         self._connect("a", capacity)
+        # Short ones, known to be short: they are sent ahead from the first step on.
+        short = Request("resize")
+        self.requests = [short, short, *asked]
+        world.requests[1] = short
+        world.tell(event.Submit(1, short, world.at))
+        world.step("a")
+        self._end("a", 1, Usage(wall_time=0.001, memory=20 << 20), "finish", "")
+        world.receive("a", 1)
 
     # --- the user
 

@@ -74,10 +74,13 @@ class AutoSizer:
                 (previous.gpus, largest.gpus),
             )
         ]
-        memory = max((size for size in (grown[1], first.memory) if size is not None), default=None)
+        sizes = [size for size in (grown[1], first.memory) if size is not None]
+        memory = _in_steps(max(sizes)) if sizes else None
+        if memory is not None and largest.memory is not None:
+            memory = min(memory, largest.memory)
         return Resources(
             cores=grown[0],
-            memory=None if memory is None else int(memory),
+            memory=memory,
             disk=None if grown[2] is None else int(grown[2]),
             gpus=None if grown[3] is None else int(grown[3]),
         )
