@@ -10,8 +10,10 @@ import argparse
 import json
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 from .figures import Figure
 from .peers.server import Server
@@ -21,6 +23,7 @@ IMPORT = "import afarm"
 LOCAL = "afarm, local"
 SSH = "SSH: afarm"
 POOL = "ProcessPoolExecutor"
+BARE = "agent, to a bare node"
 
 _FIRST_RESULT = """
 import asyncio, json, sys, time
@@ -39,6 +42,16 @@ async def main():
 opened, answered = asyncio.run(main())
 closed = time.perf_counter()
 print(json.dumps([imported - began, opened - imported, answered - began, closed - answered]))
+"""
+
+_OPEN_ONLY = """
+import asyncio, afarm
+
+async def main():
+    async with afarm.Farm([{node}], progress=False):
+        pass
+
+asyncio.run(main())
 """
 
 _POOL = """
@@ -61,13 +74,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def subjects(options: argparse.Namespace) -> Sequence[str]:
     """Return what is started."""
-    return [IMPORT, LOCAL, SSH, POOL]
+    return [IMPORT, LOCAL, SSH, POOL, BARE]
 
 
 def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     """Start one of them once."""
     if subject == IMPORT:
         return _measure_import()
+    if subject == BARE:
+        return _measure_bytes()
     if subject == POOL:
         return _first_result(subject, _POOL)
     if subject == LOCAL:
@@ -101,13 +116,23 @@ def _first_result(subject: str, program: str) -> list[Figure]:
 
 
 def _measure_import() -> list[Figure]:
-    """Return what importing takes, and how many bytes go to a node before its first call."""
+    """Return what importing takes, the interpreter's own start left out."""
     began = time.perf_counter()
     _run("pass")
     bare = time.perf_counter() - began
     began = time.perf_counter()
     _run("import afarm")
     return [Figure(IMPORT, "import", "s", (time.perf_counter() - began - bare,))]
+
+
+def _measure_bytes() -> list[Figure]:
+    """Return how many bytes a node is sent before its first call: the agent, all of it."""
+    with tempfile.TemporaryDirectory() as folder:
+        sent = Path(folder) / "sent"
+        # The command's arguments follow; what is sent to it passes through a file.
+        node = f"afarm.CommandNode(['sh', '-c', 'tee {sent} | \"$@\"', 'sh'], name='bare')"
+        _run(_OPEN_ONLY.format(node=node))
+        return [Figure(BARE, "bytes on the wire", "B", (float(sent.stat().st_size),))]
 
 
 def conclude(figures: Sequence[Figure]) -> list[str]:
