@@ -14,6 +14,8 @@ from tests.sshd import Sshd
 
 from .recorder import PATIENCE, wait_exists
 
+ROOT = Path(__file__).parents[2]
+
 FARM = """
 import asyncio, sys
 from afarm.transport.command import CommandNode
@@ -55,7 +57,7 @@ async def test_the_agent_sees_the_end_of_its_input_when_the_farm_is_killed(
         "-c",
         script,
         stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
     )
     assert farm.stdout is not None
     async with asyncio.timeout(PATIENCE):
