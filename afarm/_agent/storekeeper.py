@@ -4,13 +4,13 @@ It reads frames from descriptor 0 and answers on descriptor 1:
 
     Environment     answered at once with `Stored` or `Lost(reason="absent")` for each of its
                     bundles, and with `EnvironmentState` as soon as all of them are there
-    Blob, bulk      a bundle; answered with `Credit` as it is consumed, and then with `Stored`,
-                    or with `Lost` and the reason
+    Blob, bulk      a bundle; answered with `Credit` as it is consumed, and after its last byte
+                    with `Stored`, or with `Lost` and the reason
     Forget          a bundle that will not be sent to its end
     Stop, the end   it exits; what it held may be removed
 
-What it has answered for stays in the store until it exits. If a bundle was refused, the
-environments that wait for it get their `EnvironmentState` with the problem; a new
+What it has answered for stays in the store until it exits. As soon as a bundle is refused,
+the environments that wait for it get their `EnvironmentState` with the problem; a new
 `Environment` message begins anew.
 """
 
@@ -71,6 +71,7 @@ class _Arrival:
         self.left = blob.size
         self.uncredited = 0
         self.forgotten = False
+        self.refused = ""
         self.writer = writer
 
 
@@ -188,15 +189,19 @@ class Storekeeper:
                 arrival.writer.commit()
             except StoreError as exc:
                 self._refuse(arrival, str(exc))
-                return
-        if self._holds(arrival.digest):
+        if arrival.refused:
+            self._answers.append(Lost(arrival.blob, arrival.refused))
+        else:
             self._answers.append(Stored(arrival.blob))
             self._build_ready()
 
     def _refuse(self, arrival: _Arrival, reason: str) -> None:
-        """Say that a blob cannot be had; what of it is still to come is let go."""
+        """Fail what waits for a bundle; what of it is still to come is let go.
+
+        `Lost` is told when its last byte has come: until then it is on its way for everybody.
+        """
         self._give_up(arrival)
-        self._answers.append(Lost(arrival.blob, reason))
+        arrival.refused = reason
         waiting = [w for w in self._wanted if arrival.digest in w.bundles.values()]
         for wanted in waiting:
             self._wanted.remove(wanted)
@@ -206,12 +211,6 @@ class Storekeeper:
         if arrival.writer is not None:
             arrival.writer.abort()
             arrival.writer = None
-
-    def _holds(self, digest: str) -> bool:
-        try:
-            return self._store.has(digest)
-        except StoreError:
-            return False  # not a digest: it was refused when it was announced
 
     def _build_ready(self) -> None:
         for wanted in list(self._wanted):
