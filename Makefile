@@ -9,7 +9,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 BENCH := .venv-bench
-PIP := -m pip install --quiet --disable-pip-version-check
+PIP := -m pip install -qq --disable-pip-version-check
 
 .PHONY: demo test lint bench clean
 
@@ -35,6 +35,7 @@ clean:
 
 # Each stamp is as old as the installation it stands for: only a changed pyproject.toml renews it.
 $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+	@echo "installing afarm and what the demonstration needs into $(VENV)"
 	$(VENV)/bin/python $(PIP) -e '.[progress,demo]'
 	@touch $@
 
