@@ -1,0 +1,240 @@
+"""The sizers against plain definitions of what they are to do."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from afarm import sizing
+from afarm._core.request import STATED_CORES, Request
+from afarm._core.sizers.base import MOST_CATEGORIES
+from afarm.resources import Resources, Usage
+from afarm.sizing import AutoSizer, Fixed, MaxSeen, Sizer, Unmanaged, WholeNode, sizer_named
+from tests.core.driving import GIB, MIB, Driver
+
+LARGEST = Resources(cores=16, memory=64 * GIB, disk=GIB, gpus=1)
+sizes = st.integers(0, 200 * GIB)
+
+
+def first(sizer: Sizer, largest: Resources = LARGEST, **features: float) -> Resources:
+    return sizer.allocate("f", features, attempt=0, previous=None, largest=largest)
+
+
+def after(
+    sizer: Sizer, previous: Resources, attempt: int, largest: Resources = LARGEST
+) -> Resources:
+    return sizer.allocate("f", {}, attempt=attempt, previous=previous, largest=largest)
+
+
+def saw(sizer: Sizer, *memory: int, exhausted: bool = False) -> None:
+    for used in memory:
+        sizer.observe("f", {}, Usage(memory=used), exhausted=exhausted)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("auto", AutoSizer), ("whole-node", WholeNode), ("unmanaged", Unmanaged)],
+)
+def test_sizers_have_names(name: str, kind: type[object]) -> None:
+    assert type(sizer_named(name)) is kind
+
+
+def test_an_unknown_name_is_an_error_that_names_those_there_are() -> None:
+    with pytest.raises(ValueError, match="'auto', 'whole-node', 'unmanaged' or a Sizer, not 'x'"):
+        sizer_named("x")
+
+
+def test_all_sizers_are_public() -> None:
+    assert set(sizing.__all__) >= {"AutoSizer", "Fixed", "MaxSeen", "Unmanaged", "WholeNode"}
+
+
+# --- the baselines
+
+
+@given(used=st.lists(sizes))
+def test_a_whole_node_is_always_the_whole_node(used: list[int]) -> None:
+    sizer = WholeNode()
+    saw(sizer, *used)
+    assert first(sizer) == LARGEST
+    assert after(sizer, LARGEST, 1) == LARGEST
+
+
+@given(used=st.lists(sizes))
+def test_unmanaged_is_one_core_whatever_was_seen(used: list[int]) -> None:
+    sizer = Unmanaged()
+    saw(sizer, *used)
+    assert first(sizer) == Resources(cores=1)
+
+
+def test_fixed_is_the_guess_and_then_the_largest_node() -> None:
+    guess = Resources(cores=2, memory=GIB, wall_time=60.0)
+    sizer = Fixed(guess)
+    assert first(sizer) == guess
+    assert after(sizer, guess, 1) == LARGEST.over(guess)
+
+
+@given(used=st.lists(sizes, min_size=1))
+def test_max_seen_is_the_maximum(used: list[int]) -> None:
+    sizer = MaxSeen()
+    assert first(sizer) == LARGEST
+    saw(sizer, *used)
+    assert first(sizer) == Resources(cores=1, memory=max(used))
+
+
+# --- auto
+
+
+def test_before_anything_is_known_each_core_gets_its_share_of_the_largest_node() -> None:
+    assert first(AutoSizer()) == Resources(cores=1, memory=4 * GIB)
+    assert first(AutoSizer(), **{STATED_CORES: 4}).memory == 16 * GIB
+    assert first(AutoSizer(), **{STATED_CORES: 99}).memory == 64 * GIB
+
+
+def test_stated_cores_count_for_the_fair_share_in_the_farm() -> None:
+    farm = Driver("a", capacity=LARGEST)
+    number = farm.call(Resources(cores=4))
+    assert farm.starts[number].allocation == Resources(cores=4, memory=16 * GIB)
+
+
+def test_a_node_that_does_not_say_what_memory_it_has_limits_none() -> None:
+    assert first(AutoSizer(), Resources(cores=4)) == Resources(cores=1)
+
+
+@given(used=st.lists(sizes, min_size=1, max_size=50))
+def test_what_was_seen_fits_again_with_a_margin_that_narrows(used: list[int]) -> None:
+    sizer = AutoSizer()
+    saw(sizer, *used)
+    memory = first(sizer).memory
+    assert memory is not None
+    margin = 1.1 + 0.9 / len(used)
+    assert memory >= max(used) * margin
+    assert memory <= (max(used) * margin + 33 * MIB) * 9 / 8 + MIB
+
+
+@given(used=st.lists(sizes, min_size=1, max_size=20), bound=sizes)
+def test_an_exhausted_attempt_is_a_lower_bound(used: list[int], bound: int) -> None:
+    sizer = AutoSizer()
+    saw(sizer, *used)
+    before = first(sizer).memory
+    saw(sizer, bound, exhausted=True)
+    memory = first(sizer).memory
+    assert memory is not None
+    assert before is not None
+    assert memory > bound
+    assert memory >= before
+
+
+def test_allocations_come_in_few_sizes() -> None:
+    found = set()
+    for used in range(100 * MIB, 1000 * MIB, MIB):
+        sizer = AutoSizer()
+        saw(sizer, *[used] * 10)
+        found.add(first(sizer).memory)
+    assert len(found) < 40
+
+
+@given(
+    start=st.integers(1, 64 * GIB),
+    largest=st.integers(1, 1 << 45),
+    used=st.lists(st.integers(0, 1 << 40), max_size=3),
+)
+def test_each_retry_is_at_least_twice_the_last_or_the_largest_and_the_third_is_that(
+    start: int, largest: int, used: list[int]
+) -> None:
+    sizer = AutoSizer()
+    saw(sizer, *used, exhausted=True)
+    node = Resources(cores=4, memory=max(start, largest))
+    previous = Resources(cores=1, memory=start)
+    for attempt in (1, 2, 3):
+        grown = after(sizer, previous, attempt, node)
+        assert grown.memory is not None
+        assert previous.memory is not None
+        assert node.memory is not None
+        assert min(node.memory, 2 * previous.memory) <= grown.memory <= node.memory
+        previous = grown
+    assert previous.memory == node.memory
+
+
+@pytest.mark.parametrize("make", [AutoSizer, MaxSeen])
+def test_what_is_kept_is_bounded_however_many_categories_there_are(make: type[AutoSizer]) -> None:
+    sizer = make()
+    for number in range(MOST_CATEGORIES + 100):
+        sizer.observe(f"f{number}", {}, Usage(memory=MIB), exhausted=False)
+    assert len(sizer._seen) == MOST_CATEGORIES
+
+
+# --- in the farm
+
+
+class ByFeature:
+    """A sizer of a user: memory in proportion to an argument."""
+
+    def __init__(self) -> None:
+        self.observed: list[tuple[float, int, bool]] = []
+
+    def allocate(self, category, features, *, attempt, previous, largest, running=None):
+        return Resources(cores=1, memory=int(features["n"] * GIB))
+
+    def observe(self, category, features, usage, *, exhausted):
+        self.observed.append((features["n"], usage.memory, exhausted))
+
+
+def test_a_sizer_that_looks_at_features_sizes_each_call_by_its_own() -> None:
+    sizer = ByFeature()
+    farm = Driver("a", sizer=sizer)
+    small = farm.call(Resources(), features={"n": 1.0})
+    large = farm.call(Resources(), features={"n": 5.0})
+    assert farm.starts[small].allocation.memory == GIB
+    assert farm.starts[large].allocation.memory == 5 * GIB
+    farm.finish(small, memory=7)
+    farm.exhaust(large, used=9)
+    assert sizer.observed == [(1.0, 7, False), (5.0, 9, True)]
+    assert farm.starts[large].allocation.memory == 8 * GIB  # it grew, though the sizer did not
+
+
+def test_a_prediction_is_clamped_to_the_largest_node() -> None:
+    farm = Driver("a", sizer=ByFeature())
+    number = farm.call(Resources(), features={"n": 100.0})
+    assert farm.starts[number].allocation.memory == 8 * GIB
+
+
+def test_a_prediction_is_clamped_to_a_node_that_has_what_is_stated() -> None:
+    farm = Driver(sizer=ByFeature())
+    farm.add("ram", Resources(cores=1, memory=64 * GIB))
+    farm.add("cpu", Resources(cores=8, memory=4 * GIB))
+    number = farm.call(Resources(cores=8), features={"n": 100.0})
+    assert farm.starts[number].node == "cpu"
+    assert farm.starts[number].allocation == Resources(cores=8, memory=4 * GIB)
+
+
+def test_nothing_waits_for_a_lost_node_only_because_it_is_the_largest() -> None:
+    farm = Driver("a")
+    farm.add("big", Resources(cores=64, memory=64 * GIB))
+    farm.lose("big")
+    number = farm.call(Resources(), node=None)
+    assert farm.starts[number].node == "a"
+
+
+def test_what_outgrew_the_nodes_that_are_up_waits_for_a_larger_one_that_is_lost() -> None:
+    farm = Driver("a", sizer=WholeNode())
+    farm.add("big", Resources(cores=64, memory=64 * GIB, disk=100 * GIB, gpus=0))
+    farm.lose("big")
+    number = farm.call(Resources())
+    farm.exhaust(number, used=8 * GIB)
+    assert farm.outcome(number) is None
+    assert farm.node_of(number) is None
+
+
+def test_a_request_tells_sizers_the_cores_that_are_stated() -> None:
+    request = Request("f", Resources(cores=3), features={"n": 1.0})
+    assert request.sizing_features == {"n": 1.0, STATED_CORES: 3}
+    with pytest.raises(TypeError):
+        request.features["n"] = 2.0  # type: ignore[index]
+
+
+def test_a_request_refuses_what_means_nothing() -> None:
+    with pytest.raises(ValueError, match="isolation is one of"):
+        Request("f", isolation="jail")
+    with pytest.raises(ValueError, match="retries cannot be -1"):
+        Request("f", retries=-1)
