@@ -26,6 +26,7 @@ A host shows only the distribution's own files: homes, /tmp, /opt, the tree one 
 Log in:  ssh -F DIR/ssh_config h1   (user farm, uid 6001; -l root works too).   Environment: TESTBED_ID=0..200 picks an
 independent testbed (own bridge, subnet 10.77.ID.0/24, directory /tmp/afarm-testbed-ID).
 """
+
 # A test tool of its own, dense on purpose: one file that can be copied to any machine and run by
 # its bare Python. Not held to the style of the package.
 # ruff: noqa
