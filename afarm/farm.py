@@ -424,7 +424,7 @@ class Farm:
             raise ValueError(f"the farm has a node {node.name!r}; give this one another name=")
         reason = await scheduler.add_node(node)
         if reason is not None:
-            scheduler.drop_node(node.name)
+            await scheduler.remove_node(node.name, drain=False)
             raise NodeError(reason, node=node.name)
         self._life.nodes.append(node)
 

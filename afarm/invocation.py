@@ -109,15 +109,17 @@ class Invocation(asyncio.Future[T], Passed):
         if self._scheduler.loop is not asyncio.get_running_loop():
             raise ValueError(f"{self!r} belongs to another event loop")
         arguments.invocations.append(self)
+        if not self.done() and self._call.takers is None:
+            self._call.takers = []  # from now on its result is wanted as bytes
         return references.dependency, (len(arguments.invocations),)
 
     async def _packed(self) -> Packed:
         """Return the result as bytes, without unpickling it here."""
         if not self.done():
             taker: asyncio.Future[Packed] = self._scheduler.loop.create_future()
-            if self._call.takers is None:
-                self._call.takers = []
-            self._call.takers.append(taker)
+            takers = self._call.takers
+            assert takers is not None  # set when this became an argument
+            takers.append(taker)
             return await taker
         value: Any = super().result()
         if type(value) is Unopened:

@@ -141,7 +141,8 @@ class Link:
         self.description: dict[str, Any] = {}
         self.heartbeat: wire.Heartbeat | None = None
         self.round_trip: float | None = None
-        self.notes: dict[int, str] = {}
+        self.notes: dict[int, str] = {}  # of environments
+        self.broken: dict[int, str] = {}  # environments that cannot be had, and why
         self.known: set[int] = set()  # environments and blobs that were announced
         self._events = events
         self._greeting = greeting
@@ -298,6 +299,11 @@ class Link:
             self.drop_bulk(blob)
             if not self._over:
                 self.send(wire.Forget(blob))
+
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes of blobs and payloads that were sent."""
+        return self._pacer.sent
 
     def flush(self) -> None:
         """Write what is queued: control messages, then as much bulk as may be on its way."""

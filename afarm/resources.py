@@ -12,7 +12,7 @@ import math
 import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import Any, NewType
+from typing import NewType
 
 Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)

@@ -258,7 +258,7 @@ class Scheduler:
             self.links[name] = link
             self._event(event.NodeUp(name, link.hello.capacity, self._now()))
         else:
-            log.warning("node %s", reason)
+            log.warning("%s", reason)
             self._event(event.NodeFailed(name, reason, self._now()))
         first_try = self.first_tries.get(name)
         if first_try is not None and not first_try.done():
@@ -361,7 +361,10 @@ class Scheduler:
         link = self.links[action.node]
         call.begin(action.attempt, action.node, action.allocation)
         call.link = link
-        if self.staging.ready(call, link):
+        software = call.target.software
+        if software is not None and software.id in link.broken:
+            self._fail_for_node(call, link)
+        elif self.staging.ready(call, link):
             self._run(call, link, action)
         else:
             call.state = "staging"
@@ -515,9 +518,29 @@ class Scheduler:
     def environment_state(self, link: Link, state: wire.EnvironmentState) -> None:
         if state.problem:
             log.warning("node %s: %s", link.node.name, state.problem)
-            link.fail(f"cannot provide an environment: {state.problem}")
+            if len(self.links) > 1:
+                link.fail(f"cannot provide an environment: {state.problem}")
+            else:
+                self._fail_environment(link, state)
         elif state.notes:
             log.info("node %s: %s", link.node.name, state.notes)
+
+    def _fail_environment(self, link: Link, state: wire.EnvironmentState) -> None:
+        """Fail the calls that wait for an environment which the only node cannot have."""
+        link.broken[state.environment] = state.problem
+        for call in list(self.calls.values()):
+            software = call.target.software
+            if call.link is link and software is not None and software.id == state.environment:
+                self._fail_for_node(call, link)
+
+    def _fail_for_node(self, call: Call, link: Link) -> None:
+        assert call.target.software is not None
+        problem = link.broken[call.target.software.id]
+        name = link.node.name
+        call.error = NodeError(
+            f"node {name} cannot provide what {call.category} needs: {problem}", node=name
+        )
+        self._event(event.Failed(call.id, call.attempt, Usage(), 0, False, self._now()))
 
     def batch_ended(self, link: Link) -> None:
         if self._events:

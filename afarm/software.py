@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from .environments import Environment, analyze
+from .environments import Environment, analyze, imported_ahead
 
 
 @dataclass(slots=True, eq=False)
@@ -85,6 +85,7 @@ class SoftwareLibrary:
 
 
 def _look_at(function: Callable[..., Any], ship: bool) -> tuple[Environment, Environment | None]:
+    if not ship:
+        return Environment.in_place(imported_ahead(function)), None
     dependencies = analyze(function)
-    in_place = Environment.in_place(dependencies.preload)
-    return in_place, Environment.shipped(dependencies) if ship else None
+    return Environment.in_place(dependencies.preload), Environment.shipped(dependencies)

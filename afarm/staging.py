@@ -134,8 +134,9 @@ class Staging:
                 # An object or function: the next call that needs it brings it again.
                 link.known.discard(state.blob)
             return
-        if state.reason != "absent":
+        if state.reason != "absent":  # its environment's state says what that means
             log.warning("%s could not keep %s: %s", link.node.name, bundle.name, state.reason)
+            return
         link.send_file(
             wire.Blob(state.blob, bundle.size, bundle.digest, "bundle", bundle.name), bundle.path
         )

@@ -59,7 +59,7 @@ def nodes(scheduler: Scheduler) -> tuple[NodeInfo, ...]:
             NodeInfo(
                 name=view.name,
                 kind=type(spec).__name__.removesuffix("Node").lower() if spec is not None else "",
-                state=str(view.state),
+                state=view.state.value,
                 reason=view.reason or "; ".join(notes),
                 capacity=view.capacity or Resources(),
                 in_use=view.in_use,
@@ -109,7 +109,7 @@ def progress(scheduler: Scheduler) -> Progress:
         nodes=tuple(
             NodeProgress(
                 name=view.name,
-                state=str(view.state),
+                state=view.state.value,
                 running=view.running,
                 cores_used=view.in_use.cores or 0.0,
                 cores=(view.capacity.cores if view.capacity else None) or 0.0,
@@ -126,6 +126,6 @@ def slots(scheduler: Scheduler) -> int:
     cores = sum(
         view.capacity.cores or 1.0
         for view in scheduler.state.nodes()
-        if view.capacity and str(view.state) == "up"
+        if view.capacity and view.state.value == "up"
     )
     return max(1, int(cores))

@@ -1,0 +1,64 @@
+"""The farm as a `concurrent.futures.Executor`."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import afarm
+from tests.farm import functions as do
+from tests.farm.waiting import alive, pid_in, until
+
+
+@pytest.fixture(scope="module")
+def executor() -> Iterator[afarm.Executor]:
+    with afarm.Executor([afarm.LocalNode(cores=4)], progress=False) as executor:
+        yield executor
+
+
+def test_it_maps_and_submits_like_any_executor(executor: afarm.Executor) -> None:
+    assert executor.submit(do.add, 1, b=2).result(20) == 3
+    assert list(executor.map(do.add, range(20))) == list(range(1, 21))
+    futures = [executor.submit(do.add, n) for n in range(5)]
+    done, _ = concurrent.futures.wait(futures, timeout=20)
+    assert sorted(future.result() for future in done) == [1, 2, 3, 4, 5]
+
+
+def test_errors_arrive_through_the_future(executor: afarm.Executor) -> None:
+    with pytest.raises(ValueError, match="no"):
+        executor.submit(do.fail, ValueError, "no").result(20)
+    with pytest.raises(afarm.SerializationError):
+        executor.submit(do.echo, do.make_lock()).result(20)
+
+
+async def test_run_in_executor(executor: afarm.Executor) -> None:
+    loop = asyncio.get_running_loop()
+    assert await loop.run_in_executor(executor, do.add, 5) == 6
+
+
+async def test_cancelling_ends_a_call_that_runs(executor: afarm.Executor, tmp_path: Path) -> None:
+    future = executor.submit(do.touch_and_wait, str(tmp_path / "pid"))
+    pid = await pid_in(tmp_path / "pid")
+    assert future.running()
+    assert future.cancel()
+    await until(lambda: not alive(pid), 5)
+    concurrent.futures.wait([future], timeout=5)
+    assert future.cancelled()
+
+
+def test_after_shutdown_nothing_is_taken() -> None:
+    executor = afarm.Executor([afarm.LocalNode(cores=1)], progress=False)
+    future = executor.submit(do.sleep, 0.2, 1)
+    executor.shutdown()
+    assert future.result(0) == 1
+    with pytest.raises(RuntimeError, match="shut down"):
+        executor.submit(do.add, 1)
+
+
+def test_a_farm_that_cannot_open_says_so_at_once() -> None:
+    with pytest.raises(afarm.NoNodesError):
+        afarm.Executor([afarm.CommandNode(["/bin/false"])], progress=False)
