@@ -88,6 +88,9 @@ def answer(name: str, options: argparse.Namespace, arguments: list[str]) -> list
         for subject in question.subjects(options)
         if not options.only or any(word.lower() in subject.lower() for word in options.only)
     ]
+    if not subjects:
+        print(f"{name}: nothing is called {' or '.join(options.only)}")
+        return []
     machine = describe_machine()
     measured: list[Figure] = []
     left_out: dict[str, LeftOut] = {}
@@ -152,13 +155,19 @@ def _write(
 def _measure_apart(subject: str, arguments: list[str]) -> list[Figure] | LeftOut:
     """Measure one subject once in a process of its own."""
     argv = [sys.executable, "-m", __package__ or "benchmarks", *arguments, "--measure", subject]
-    # Files and not pipes: what a peer leaves running would keep a pipe open.
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+    # Files and not pipes: what a peer leaves running would keep a pipe open. A folder for
+    # what it leaves lying.
+    with (
+        tempfile.TemporaryFile() as out,
+        tempfile.TemporaryFile() as err,
+        tempfile.TemporaryDirectory(prefix="afarm-bench-", ignore_cleanup_errors=True) as folder,
+    ):
         process = subprocess.Popen(
             argv,
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
+            env={**os.environ, "TMPDIR": folder},
             start_new_session=True,
             cwd=Path(__file__).parent.parent,
         )

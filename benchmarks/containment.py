@@ -7,6 +7,7 @@ finish with their result, and the time from the submission of the killed call to
 from __future__ import annotations
 
 import argparse
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -53,9 +54,10 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     [alone] = peer.answers([(calls.die, ())], PATIENCE)
     if well == NEIGHBOURS and alone.error not in ("", "no answer"):
         figures.append(Figure(subject, "told after", "s", (time.perf_counter() - began,)))
-    # What is left of a peer that lost its workers may not close; the harness ends it.
-    if well == NEIGHBOURS:
-        peer.close()
+    # A peer that lost its workers may never close; then the harness ends what is left.
+    closing = threading.Thread(target=peer.close, daemon=True)
+    closing.start()
+    closing.join(PATIENCE)
     return figures
 
 

@@ -113,9 +113,11 @@ def _make_describe() -> Callable[[], str]:
         import platform
         import sys
 
+        # Of a shipped environment, which is a virtual one: the interpreter below it.
+        found = getattr(sys, "_base_executable", None) or sys.executable
         return (
             f"{platform.python_implementation()} {platform.python_version()}"
-            f" ({sys.executable}) on {platform.machine()}, {' '.join(platform.libc_ver())}"
+            f" ({found}) on {platform.machine()}, {' '.join(platform.libc_ver())}"
         )
 
     return describe

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +22,7 @@ class DaskPeer(Peer):
         self._server: Server | None = None
         self._cluster: Any = None
         self._client: Any = None
+        self._remote: list[int] = []
 
     def open(self) -> None:
         from distributed import Client, LocalCluster
@@ -33,6 +36,9 @@ class DaskPeer(Peer):
             )
         self._client = Client(self._cluster)
         self._client.wait_for_workers(WORKERS, timeout=60)
+        if self._over_ssh:
+            nannies = self._client.run(os.getpid, nanny=True).values()
+            self._remote = [*nannies, self._client.run_on_scheduler(os.getpid)]
 
     def _open_ssh(self) -> Any:
         from distributed import SSHCluster
@@ -58,6 +64,10 @@ class DaskPeer(Peer):
         self._cluster.close(timeout=10)
         if self._server is not None:
             self._server.stop()
+        # What it started over SSH lives on when the connection is closed: a signal ends it.
+        for process in self._remote:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGTERM)
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> Wait:
         future = self._client.submit(fn, *args, pure=False)
