@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from ..resources import Resources
 from .fleet import Fleet, largest_of, most_of, stated_of
-from .grant import PACKED, Grant
+from .grant import PACKED, Grant, capacity_amounts
 from .node import NodeState
 from .queues import Queue, Retry
 from .sizers.base import Sizer
@@ -45,10 +45,12 @@ def size_queue(queue: Queue, fleet: Fleet, sizer: Sizer) -> bool:
         allocation = allocate(
             queue.profile.stated, grow(retry, sized, queue.largest), queue.largest
         )
-    if queue.grant is not None and queue.grant.allocation == allocation:
-        return False
-    queue.grant = Grant(allocation)
-    return True
+    changed = queue.grant is None or queue.grant.allocation != allocation
+    grant = queue.grant
+    if grant is None or changed:
+        grant = queue.grant = Grant(allocation)
+    queue.share = grant.share(capacity_amounts(queue.largest))
+    return changed
 
 
 def largest_capacity(queue: Queue, fleet: Fleet) -> Resources | None:

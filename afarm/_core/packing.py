@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 
 from ..resources import Seconds
-from .grant import Grant, capacity_amounts
+from .grant import Grant
 from .node import Node
 from .queues import Group, Queue, Rank
 
@@ -41,8 +41,8 @@ def rank(queue: Queue) -> Rank:
     """
     work = math.inf
     wall_time = queue.category.wall_time
-    if wall_time is not None and queue.grant is not None and queue.largest is not None:
-        work = wall_time * queue.grant.share(capacity_amounts(queue.largest))
+    if wall_time is not None and queue.grant is not None:
+        work = wall_time * queue.share
     step = work if math.isinf(work) else round(2 * math.log2(max(work, 1e-9)))
     since = queue.passed_since if queue.aged else 0.0
     return (-queue.profile.priority, not queue.aged, since, -step, queue.serial)
@@ -137,7 +137,7 @@ def wait_for_room(node: Node, grant: Grant, at: Seconds) -> float:
 def ahead_of(group: Group) -> int:
     """Return how many more of its queue may be sent ahead of the group's room."""
     wall_time = group.queue.category.wall_time
-    if wall_time is None or not group.running or not group.current:
+    if wall_time is None or wall_time > QUEUE_AHEAD or not group.running or not group.current:
         return 0
     each = MOST_QUEUED if wall_time <= 0 else min(MOST_QUEUED, int(QUEUE_AHEAD / wall_time))
     return min(each * group.running - len(group.queued), MOST_QUEUED - group.node.queued)

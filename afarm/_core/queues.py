@@ -41,6 +41,7 @@ class Queue:
         passed_since: Since when its head has waited without one of the queue starting.
         aged: Whether that has been so long that the queue goes before others.
         reserved: The node kept free for its head.
+        share: The dominant share of the largest node that each takes.
         rank: Its place among the queues, lowest first; see `packing.rank`.
     """
 
@@ -60,6 +61,7 @@ class Queue:
         "reserved",
         "retry",
         "serial",
+        "share",
         "sized",
         "waiting",
     )
@@ -75,6 +77,7 @@ class Queue:
         self.waiting: OrderedDict[InvocationId, Invocation] = OrderedDict()
         self.groups: dict[tuple[Node, Grant, bool], Group] = {}
         self.grant: Grant | None = None
+        self.share = 0.0
         self.sized: Resources | None = None  # what the sizer said for `grant`
         self.largest: Resources | None = None
         self.fleet_version = -1  # of which `largest` is

@@ -34,6 +34,12 @@ def test_short_calls_are_sent_ahead_of_their_room_in_order() -> None:
     assert farm.state.counts().queued == 4
 
 
+def test_those_who_come_later_are_sent_ahead_at_once() -> None:
+    farm, _ = with_queue("a", count=1)
+    later = farm.submit(SHORT, 3)
+    assert all(farm.starts[number].queued for number in later)
+
+
 def test_no_more_is_sent_ahead_than_a_tenth_of_a_second_of_work() -> None:
     wall = 0.01
     farm, _ = with_queue("a", count=100, wall=wall)
@@ -71,7 +77,9 @@ def test_nothing_is_sent_ahead_while_there_is_room() -> None:
 
 def test_the_next_of_its_group_inherits_the_allocation() -> None:
     farm, (first, second, third) = with_queue("a", count=3)
+    assert farm.state.node_view("a").queued == 2
     farm.finish(first, next=second, wall=0.01)
+    assert farm.state.node_view("a").queued == 1
     view = farm.state.invocation_view(second)
     assert (view.state, view.allocation) == (State.RUNNING, ONE_CORE)
     assert farm.state.node_view("a").in_use.cores == 1
@@ -122,6 +130,7 @@ def test_cancelled_while_queued_it_may_still_take_over_and_then_holds_its_room()
 def test_queued_ones_of_a_lost_node_cost_no_retry() -> None:
     farm, (first, second) = with_queue("a", count=2)
     farm.lose("a")
+    assert farm.state.counts().waiting == 2
     assert farm.state.invocation_view(first).retries_used == 1
     assert farm.state.invocation_view(second).retries_used == 0
 

@@ -85,6 +85,16 @@ def test_cancelled_while_it_runs_its_room_is_free_only_when_its_tree_is_gone() -
     assert after in farm.starts
 
 
+def test_a_kill_frees_nothing_beside_a_neighbour_either() -> None:
+    farm = Driver("a")
+    number, neighbour = farm.submit(Request("f", ONE_CORE), 2)
+    farm.tell(event.Cancel(number, 0.0))
+    assert farm.state.node_view("a").in_use.cores == 2
+    farm.killed(number)
+    assert farm.state.node_view("a").in_use.cores == 1
+    assert farm.state.invocation_view(neighbour).state is State.RUNNING
+
+
 @pytest.mark.parametrize("ending", ["finish", "fail", "exhaust"])
 def test_cancelled_it_stays_cancelled_however_it_ends(ending: str) -> None:
     farm = Driver("a")

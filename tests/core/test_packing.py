@@ -194,6 +194,17 @@ def test_a_reservation_ends_with_its_reason(end: str) -> None:
         assert not farm.state.node_view(node).reserved
 
 
+def test_what_waited_behind_a_reservation_starts_when_it_ends() -> None:
+    farm = Driver("a")
+    first = farm.call(HALF)
+    farm.call(HALF)
+    large = farm.call(WHOLE)
+    farm.tick(RESERVE_AFTER)
+    farm.finish(first)
+    small = farm.call(HALF)
+    assert started(farm.tell(event.Cancel(large, farm.at))) == [small]
+
+
 def test_few_nodes_are_kept_free_at_a_time() -> None:
     farm = Driver(*"abcdefgh")
     farm.submit(Request("f", HALF), 16)

@@ -193,6 +193,16 @@ def test_a_sizer_that_looks_at_features_sizes_each_call_by_its_own() -> None:
     assert farm.starts[large].allocation.memory == 8 * GIB  # it grew, though the sizer did not
 
 
+def test_what_turns_out_smaller_starts_wherever_it_fits_now() -> None:
+    farm = Driver("a", "b", capacity=Resources(cores=8, memory=8 * GIB))
+    for node in ("a", "b"):
+        farm.call(Resources(cores=1, memory=6 * GIB + 512 * MIB), category="big", node=node)
+    numbers = farm.submit(Request("f"), 6)  # a fair share each: 1 GiB
+    assert [farm.node_of(number) for number in numbers[:3]] == ["a", "b", None]
+    farm.finish(numbers[0], memory=10 * MIB)
+    assert {farm.node_of(number) for number in numbers[2:]} == {"a", "b"}
+
+
 def test_a_prediction_is_clamped_to_the_largest_node() -> None:
     farm = Driver("a", sizer=ByFeature())
     number = farm.call(Resources(), features={"n": 100.0})

@@ -63,7 +63,9 @@ class FarmMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.world.requests)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        number = data.draw(st.integers(1, len(self.world.requests)))
+        sent = {n for agent in self.world.agents.values() for n in agent.live}
+        some = sorted(sent) if sent and data.draw(st.booleans()) else list(self.world.requests)
+        number = data.draw(st.sampled_from(some))
         self.world.tell(event.Cancel(number, self.world.at))
 
     @rule(name=st.sampled_from(NODE_NAMES))
