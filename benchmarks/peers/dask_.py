@@ -37,8 +37,12 @@ class DaskPeer(Peer):
         self._client = Client(self._cluster)
         self._client.wait_for_workers(WORKERS, timeout=60)
         if self._over_ssh:
-            nannies = self._client.run(os.getpid, nanny=True).values()
-            self._remote = [*nannies, self._client.run_on_scheduler(os.getpid)]
+            # Nannies first: they would start their workers again.
+            self._remote = [
+                *self._client.run(os.getpid, nanny=True).values(),
+                *self._client.run(os.getpid).values(),
+                self._client.run_on_scheduler(os.getpid),
+            ]
 
     def _open_ssh(self) -> Any:
         from distributed import SSHCluster
@@ -64,10 +68,11 @@ class DaskPeer(Peer):
         self._cluster.close(timeout=10)
         if self._server is not None:
             self._server.stop()
-        # What it started over SSH lives on when the connection is closed: a signal ends it.
+        # What it started over SSH lives on when the connection is closed, waiting for a
+        # scheduler that is gone.
         for process in self._remote:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(process, signal.SIGTERM)
+                os.kill(process, signal.SIGKILL)
 
     def submit(self, fn: Callable[..., Any], *args: Any) -> Wait:
         future = self._client.submit(fn, *args, pure=False)
