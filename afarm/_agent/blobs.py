@@ -47,7 +47,9 @@ class Blobs:
         if not in_memory:
             try:
                 incoming.descriptor = os.open(
-                    self.path(blob.blob), os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400
+                    self.path(blob.blob),
+                    os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC,
+                    0o400,
                 )
             except OSError as exc:
                 incoming.problem = f"cannot be stored: {exc}"

@@ -231,7 +231,9 @@ class Dispatcher:
         run = attempt.run
         self._answer(
             attempt,
-            Ended(run.invocation, run.attempt, outcome, 0, 0, len(body), Usage(), b"", "", b"", body),
+            Ended(
+                run.invocation, run.attempt, outcome, 0, 0, len(body), Usage(), b"", "", b"", body
+            ),
             None,
         )
 
@@ -310,6 +312,9 @@ class Dispatcher:
         first = worker.sent[0] if worker.sent else None
         if first is None or not first.reuse or worker.leaving or first.killed:
             return
+        withdrawn = worker.words[WITHDRAWN_TO]
+        if worker.words[WITHDRAWN_FROM] <= worker.sent[-1].sequence <= withdrawn:
+            return  # until it is known what it skips
         group = self._calls.group(first)
         if not group.queue or group.wall_time is None or group.wall_time > _SHORT:
             return
@@ -341,23 +346,21 @@ class Dispatcher:
 
     def _watch_if_due(self, worker: Worker, attempt: Attempt) -> None:
         """Tell the supervisor of a call: of each under fork, now and then under reuse."""
-        slot = worker.slot
         if (
             not attempt.reuse
-            or attempt.limits != slot.watched_limits
-            or self._loop.now - slot.watched > _WATCH_EVERY
+            or attempt.limits != worker.watched_limits
+            or self._loop.now - worker.watched > _WATCH_EVERY
         ):
             self._watch(worker, attempt)
 
     def _watch(self, worker: Worker, attempt: Attempt) -> None:
-        slot = worker.slot
-        slot.watched = self._loop.now
-        slot.watched_limits = attempt.limits
+        worker.watched = self._loop.now
+        worker.watched_limits = attempt.limits
         message = internal.Watch(
             worker.number, worker.sequence, attempt.run.isolation, attempt.limits
         )
-        slot.channel.send(encode(message))
-        self._loop.touch(slot.channel)
+        worker.slot.channel.send(encode(message))
+        self._loop.touch(worker.slot.channel)
 
     def _dispose(self, worker: Worker) -> None:
         self._leave(worker)
@@ -465,9 +468,29 @@ class Dispatcher:
                 self._pass_on(worker, attempt, frame, outcome, size)
             else:
                 self._take_result(worker, attempt, frame)
-        elif frame.kind == _RETURNED and decode(frame).attempt == attempt.sequence:  # type: ignore[attr-defined]
-            worker.sent.popleft()
+        elif frame.kind == _RETURNED:
+            returned = decode(frame)
+            assert isinstance(returned, Returned)
+            if returned.attempt == attempt.sequence:
+                self._skipped(worker, attempt)
+
+    def _skipped(self, worker: Worker, attempt: Attempt) -> None:
+        """A worker has seen in time that it must not begin a call; see `page`."""
+        worker.sent.popleft()
+        # What was withdrawn along with it will be skipped as well.
+        self._put_back(list(worker.sent))
+        worker.sent.clear()
+        if worker.slot.attempt is not attempt:
             self._put_back([attempt])
+        elif attempt.killed:
+            run = attempt.run
+            ended = Ended(
+                run.invocation, run.attempt, Outcome.KILLED, 0, 0, 0, Usage(), b"", "", b"", b""
+            )
+            self._answer(attempt, ended, worker)
+        else:
+            # It has the lane already: the farm was told that it runs.
+            self._hand(worker, attempt)
 
     def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
         """Pass on bytes of a large result or item."""
@@ -525,7 +548,8 @@ class Dispatcher:
             worker.held = True
         if large or not worker.leaving:
             # Who leaves with nothing more to hand over is gone in a moment.
-            message = internal.Settle(worker.number, attempt.sequence, worker.leaving)
+            ends = worker.leaving or Flag.TREE in flags
+            message = internal.Settle(worker.number, attempt.sequence, ends, worker.leaving)
             worker.slot.channel.send(encode(message))
             self._loop.touch(worker.slot.channel)
 

@@ -126,7 +126,7 @@ def rebuild(records: list[_Record]) -> BaseException:
                 raise ValueError("an exception is an argument of itself")
             loading.add(index)
             unpickler = pickle.Unpickler(io.BytesIO(records[index][0]))
-            unpickler.persistent_load = get  # type: ignore[method-assign, assignment]
+            unpickler.persistent_load = get  # type: ignore[method-assign]
             exc = unpickler.load()
             if not isinstance(exc, BaseException):
                 raise ValueError(f"unpickled as a {type(exc).__name__}, which is no exception")

@@ -21,7 +21,7 @@ def cache_folder(stated: str) -> str:
     Raises:
         OSError: If it cannot be made, or belongs to somebody else.
     """
-    folder = os.environ.get("AFARM_CACHE") or stated or f"/var/tmp/afarm-{os.getuid()}"
+    folder = stated or os.environ.get("AFARM_CACHE") or f"/var/tmp/afarm-{os.getuid()}"
     folder = os.path.abspath(os.path.expanduser(folder))
     os.makedirs(folder, mode=0o700, exist_ok=True)
     if os.stat(folder).st_uid != os.getuid():

@@ -72,11 +72,13 @@ class Watch(Message):
 class Settle(Message):
     """Pass on what call ``sequence`` printed, and say what its tree used.
 
-    With ``leaving`` the worker only hands over its result: whatever else there is ends.
+    With ``tree`` whatever the call has started ends. With ``leaving`` the worker only
+    hands over its result, and another one is wanted.
     """
 
     worker: int
     sequence: int
+    tree: bool
     leaving: bool
 
 
@@ -93,6 +95,7 @@ class WorkerReady(Message):
 
     worker: int
     pid: int
+    supervisor: int  # its process
 
 
 @_message(_FIRST + 17)

@@ -49,6 +49,7 @@ from . import system
 from .blobs import Blobs
 from .dispatch import Dispatcher
 from .folders import SessionFolder, cache_folder
+from .keeper import Keeper
 from .loop import Loop
 from .outbox import Outbox
 from .pool import Pool, Recipe
@@ -78,6 +79,7 @@ class Agent:
         self._reader = FrameReader(TO_AGENT)
         self._session: SessionFolder | None = None
         self._blobs: Blobs
+        self._keeper: Keeper
         self._calls: Dispatcher
         self._pool: Pool
         self._welcome: Welcome | None = None
@@ -160,6 +162,8 @@ class Agent:
                 self._tell(Credit(subject, len(data)))
             else:
                 self._blob_done(subject, problem)
+        elif self._keeper.expects(subject):
+            self._keeper.take(subject, data)
         elif self._calls.expects(subject):
             self._calls.take_bulk(subject, data)
 
@@ -198,28 +202,41 @@ class Agent:
             self._calls.more(message)
         elif isinstance(message, Resize):
             self._calls.resize(message)
+        elif isinstance(message, Blob) and message.role == "bundle":
+            self._keeper.begin(message)
         elif isinstance(message, Blob):
             problem = self._blobs.begin(message)
             if problem is not None:
                 self._blob_done(message.blob, problem)
         elif isinstance(message, Forget):
-            self._blobs.forget(message.blob)
+            if self._keeper.expects(message.blob):
+                self._keeper.forget(message)
+            else:
+                self._blobs.forget(message.blob)
         elif isinstance(message, Environment):
             self._prepare(message)
         elif isinstance(message, Stop):
             self._finish(False, "the farm asked for it")
 
     def _prepare(self, message: Environment) -> None:
-        description: dict[str, Any] = json.loads(message.description)
-        if description.get("in_place"):
+        try:
+            description: dict[str, Any] = json.loads(message.description)
+            if not description.get("in_place"):
+                self._keeper.prepare(message)
+                return
             recipe = Recipe(
                 description["executable"], description["path"], description.get("preload", [])
             )
-            self._calls.environment_ready(message.environment, recipe)
+        except (ValueError, KeyError, TypeError) as exc:
+            raise ProtocolError(f"a malformed environment: {exc!r}") from exc
+        self._calls.environment_ready(message.environment, recipe)
+
+    def _decided(self, environment: int, executable: str, preload: list[str], why: str) -> None:
+        """The storekeeper has built an environment, or cannot."""
+        if why:
+            self._calls.environment_failed(environment, why)
         else:
-            self._calls.environment_failed(
-                message.environment, "environments that are shipped are not known to this agent"
-            )
+            self._calls.environment_ready(environment, Recipe(executable, [], preload))
 
     # --- the beginning
 
@@ -236,6 +253,7 @@ class Agent:
         if ended:
             self._tell(Notice(20, f"ended an older agent of this farm here: {ended}"))
         self._blobs = Blobs(self._session.blobs)
+        self._keeper = Keeper(self._loop, cache, self._tell, self._decided)
         self._calls = Dispatcher(self._loop, self._outbox, self._blobs)
         self._pool = self._calls.pool = Pool(
             self._loop, self._calls, welcome.hash_seed, (self._session.calls, self._session.blobs)
@@ -295,7 +313,7 @@ class Agent:
         """End every process that fell to this one because its supervisor has died."""
 
         def strangers() -> set[int]:
-            orphans = self._tree.children() - self._pool.pids
+            orphans = self._tree.children() - self._pool.pids - {self._keeper.pid}
             return orphans | self._tree.below(orphans)
 
         tree.end(strangers, self._reap)

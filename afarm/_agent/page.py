@@ -23,7 +23,9 @@ BEGUN = 0  # number of the last call it began
 STARTED = 1  # when, nanoseconds of the monotonic clock
 ENDED = 2  # number of the last call whose function is over
 RESIDENT = 3  # bytes resident when the present call began
-INHERITED = 4  # of these, anonymous memory that is the template's or of earlier calls
+PROCESSOR = 4  # nanoseconds of processor time it had used by then, with its children's
+# Written by the supervisor.
+SETTLED = 6  # number of the last call that has started processes, and after which it has looked
 # Written by the agent.
 WITHDRAWN_FROM = 8  # calls from this number
 WITHDRAWN_TO = 9  # up to this one must not begin; 0: none

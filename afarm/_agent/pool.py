@@ -18,13 +18,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
+from .._monitor import tree
 from .._wire.frames import Fragment, Frame
 from .._wire.messages import Message, decode, encode
 from ..errors import RemoteProtocolError
 from ..resources import Usage
-from . import internal, page, system
+from . import internal, page
 from .channel import Channel
 from .loop import Loop
+from .spawn import spawn
 from .template import Plan
 
 # What a worker may send: results of the farm's protocol.
@@ -103,6 +105,8 @@ class Worker:
     gone: Any = None  # how it ended, while what it sent is still being read
     early: list[bytes] = field(default_factory=list)
     checked: int = -1
+    watched: float = 0.0  # when its supervisor was last told that it gets calls
+    watched_limits: Any = None
 
 
 @dataclass(slots=True, eq=False)
@@ -116,9 +120,8 @@ class Slot:
     workers: dict[int, Worker] = field(default_factory=dict)
     spare: Worker | None = None
     attempt: Any = None  # who holds it
+    pid: int = 0  # the supervisor's
     started: bool = False  # it has had a worker, and so will have another
-    watched: float = 0.0
-    watched_limits: Any = None
     idle_since: float = 0.0
 
 
@@ -281,6 +284,7 @@ class Pool:
         channel = Channel(sock, _FROM_WORKER)
         worker = Worker(message.worker, message.pid, slot, channel, slot.page.slot(message.worker))
         slot.workers[worker.number] = worker
+        slot.pid = message.supervisor
         slot.spare = worker
         if not slot.started:
             slot.started = True
@@ -355,6 +359,9 @@ class Pool:
         slot.template.slots.discard(slot.number)
         if not slot.started:
             slot.template.forking -= 1
+        # Its descriptors are closed before its children are given away.
+        while slot.pid and tree.alive((slot.pid,)):
+            time.sleep(0.0002)
         self._owner.before_slot_lost()
         for worker in list(slot.workers.values()):
             # What they started was swept.
@@ -384,9 +391,7 @@ class Pool:
         line, program = package.__first_line__, package.__bootstrap__
         argv = [recipe.executable, "-s", "-P", "-c", line, "template"]
         environment = _environment(os.environ, key.threads, self._hash_seed)
-        pid = os.fork()
-        if pid == 0:
-            _become(argv, environment, (theirs.fileno(), their_noise))
+        pid = spawn(argv, environment, (theirs.fileno(), their_noise, their_noise))
         theirs.close()
         os.close(their_noise)
         channel = Channel(ours, internal.TO_AGENT)
@@ -461,22 +466,3 @@ def _environment(inherited: Mapping[str, str], threads: int, hash_seed: int) -> 
     made["MALLOC_ARENA_MAX"] = "2"
     made["MALLOC_TRIM_THRESHOLD_"] = str(1 << 20)
     return made
-
-
-def _become(argv: list[str], environment: dict[str, str], descriptors: tuple[int, int]) -> None:
-    """Go on as another program, in the child of a fork; never returns."""
-    try:
-        sock, noise = descriptors
-        os.dup2(sock, 0)
-        os.dup2(noise, 1)
-        os.dup2(noise, 2)
-        system.close_all_but(set())
-        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE):
-            signal.signal(number, signal.SIG_DFL)
-        os.execve(argv[0], argv, environment)
-    except BaseException as exc:  # the child must not run the agent's code
-        with contextlib.suppress(OSError):
-            os.write(2, f"cannot start {argv[0]}: {exc}\n".encode())
-        time.sleep(0)
-    finally:
-        os._exit(127)

@@ -80,7 +80,7 @@ class State:
             return "threads are left"
         self._restore_streams()
         if _environment() != self._environment:
-            for name in [n for n in os.environ if os.environ.encodekey(n) not in self._environment]:  # type: ignore[attr-defined]
+            for name in [n for n in os.environ if os.fsencode(n) not in self._environment]:
                 del os.environ[name]
             for key, value in self._environment.items():
                 os.environ[os.fsdecode(key)] = os.fsdecode(value)

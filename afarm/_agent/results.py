@@ -93,7 +93,7 @@ def dump_result(value: object) -> Payload:
         return Payload([data], [len(data)])
     into = _Pieces()
     try:
-        pickle.Pickler(into, 5, buffer_callback=into.take_buffer).dump(value)  # type: ignore[arg-type]
+        pickle.Pickler(into, 5, buffer_callback=into.take_buffer).dump(value)
     except Exception:  # whatever a __reduce__ raises: cloudpickle may know better
         into = _Pieces()
         cloud_pickler()(into, 5, buffer_callback=into.take_buffer).dump(value)

@@ -22,7 +22,7 @@ from .._wire.messages import Isolation, Message, decode, encode
 from ..resources import Resources, Usage
 from . import internal, system
 from .output import COALESCE, Pipes
-from .page import BEGUN, Page
+from .page import BEGUN, SETTLED, Page
 from .scratch import disk_usage, remove
 from .watch import CallWatch
 from .worker import run_worker
@@ -185,11 +185,13 @@ class Supervisor:
         if worker is None:
             return  # `WorkerGone` has answered
         usage = Usage()
-        if message.leaving:
-            # The worker only hands over its result now; whatever else there is was the call's.
-            self._end_tree(worker)
-            if self._spare() is None:
-                self._fork_worker()
+        if message.tree:
+            # The worker itself waits, or only hands over its result: what else there is
+            # was this call's.
+            self._end_tree(worker, set())
+            worker.slot[SETTLED] = message.sequence
+        if message.leaving and self._spare() is None:
+            self._fork_worker()
         if worker.watch is not None:
             worker.watch.look(time.monotonic())
             usage = worker.watch.take_peaks()
@@ -232,7 +234,7 @@ class Supervisor:
         self._workers[number] = worker
         for reader in readers:
             self._poll.register(reader, select.POLLIN)
-        self._send(internal.WorkerReady(number, pid), [theirs.fileno()])
+        self._send(internal.WorkerReady(number, pid, parent), [theirs.fileno()])
         theirs.close()
 
     def _become_worker(
@@ -279,7 +281,7 @@ class Supervisor:
 
     def _bury(self, worker: _Forked) -> None:
         """Tell the agent that a worker and everything it started is gone; make it so first."""
-        self._end_tree(worker)
+        self._end_tree(worker, {worker.pid})
         usage = worker.usage
         watch = worker.watch
         if watch is not None:
@@ -309,8 +311,8 @@ class Supervisor:
         before, self._ooms = self._ooms, oom_kills()
         return self._ooms > before
 
-    def _end_tree(self, worker: _Forked) -> None:
-        """End what a worker's call has started, orphans included; not the worker itself."""
+    def _end_tree(self, worker: _Forked, too: set[int]) -> None:
+        """End what a worker's call has started, orphans included; and the worker itself ``too``."""
         others = {w.pid for w in self._workers.values() if w is not worker}
         busy = any(w.watch is not None for w in self._workers.values() if w is not worker)
 
@@ -318,10 +320,9 @@ class Supervisor:
             if busy:
                 # Another call runs already: orphans may be its own. This worker's were
                 # ended when it began to hand over its result.
-                return self._tree.below((worker.pid,))
-            spared = others | {worker.pid}
-            mine = self._tree.below((os.getpid(),)) - spared
-            return mine - self._tree.below(others) if others else mine
+                return self._tree.below((worker.pid,)) | too
+            mine = self._tree.below((os.getpid(),)) - others - {worker.pid}
+            return (mine - self._tree.below(others) if others else mine) | too
 
         tree.end(members, self._reap_strangers)
 
@@ -334,9 +335,7 @@ class Supervisor:
 
     def _kill(self, worker: _Forked) -> None:
         """Kill a worker and its tree. It is buried when it has been waited for."""
-        tree.send(worker.pid, signal.SIGSTOP)
-        self._end_tree(worker)
-        tree.send(worker.pid, signal.SIGKILL)
+        self._end_tree(worker, {worker.pid})
 
     # --- watching and output
 

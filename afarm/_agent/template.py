@@ -125,7 +125,7 @@ class Template:
             code = 0
         except BaseException:  # nothing of this child may run the template's code
             with contextlib.suppress(Exception):
-                sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+                sys.excepthook(*sys.exc_info())
         finally:
             os._exit(code)
 

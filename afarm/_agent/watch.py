@@ -8,7 +8,7 @@ from .._monitor.limits import DISK_LIMITED, DISK_UNLIMITED, SLOW, most, pause
 from .._monitor.proc import private_memory, read_io, read_stat, read_status
 from .._monitor.tree import ProcessTree
 from ..resources import Resources, Usage
-from .page import BEGUN, ENDED, RESIDENT, STARTED
+from .page import BEGUN, ENDED, PROCESSOR, RESIDENT, STARTED
 from .scratch import disk_usage
 
 # A worker that has had nothing to do for so long is not looked at any more until the
@@ -128,9 +128,11 @@ class CallWatch:
             limited = self.limits.disk is not None
             spent = time.monotonic() - now
             self._disk_due = now + max(20 * spent, DISK_LIMITED if limited else DISK_UNLIMITED)
+        # Before the call there was mostly importing and unpickling: user mode.
+        before = int(self._slot[PROCESSOR]) * 1e-9
         return Usage(
             wall_time=elapsed,
-            cpu_user=stat.user + user,
+            cpu_user=max(0.0, stat.user + user - before),
             cpu_system=stat.system + system,
             memory=memory,
             memory_low=memory if not below else own,

@@ -27,7 +27,7 @@ from ..resources import Usage
 from . import restore, system
 from .inbox import Inbox, wait_drained
 from .internal import Flag, Function
-from .page import BEGUN, ENDED, INHERITED, RESIDENT, STARTED, WITHDRAWN_FROM, WITHDRAWN_TO
+from .page import BEGUN, ENDED, PROCESSOR, RESIDENT, SETTLED, STARTED, WITHDRAWN_FROM, WITHDRAWN_TO
 from .results import Payload, dump_failure, dump_result
 from .scratch import Scratch
 from .streams import Stream
@@ -102,7 +102,6 @@ class Worker:
         if finding.had_children:
             flags |= Flag.TREE
         if finding.wrote:
-            system.flush_c_streams()
             flags |= Flag.PRINTED
         left = 0
         if reuse and self._state is not None:
@@ -128,7 +127,19 @@ class Worker:
         )  # fmt: skip
         if not inline:
             self._inbox.send_bulk(run.invocation, payload.parts)
+        if Flag.TREE in flags and not leaving:
+            self._wait_settled()
         return not leaving
+
+    def _wait_settled(self) -> None:
+        """Wait until the supervisor has ended the orphans of a call that started processes.
+
+        A call that began meanwhile could not be told from it.
+        """
+        pause = 50e-6
+        while self._slot[SETTLED] < self._sequence:
+            time.sleep(pause)
+            pause = min(2 * pause, 1e-3)
 
     def _has_left_something(self, finding: Finding) -> bool:
         """Put this process in order; return whether it must be replaced."""
@@ -194,7 +205,7 @@ class _Call:
         slot = worker._slot
         meter.begin()
         slot[RESIDENT] = meter.resident
-        slot[INHERITED] = 0
+        slot[PROCESSOR] = meter.processor_ns
         slot[STARTED] = time.monotonic_ns()
         took = 0.0
         try:
@@ -241,7 +252,8 @@ class _Call:
     ) -> Any:
         value = function(*args, **kwargs)
         if self._stream is not None:
-            stream = Stream(self.run.invocation, self.run.attempt, self._stream, self._worker._inbox)
+            run = self.run
+            stream = Stream(run.invocation, run.attempt, self._stream, self._worker._inbox)
             return stream.send_all(value)
         if inspect.iscoroutine(value):
             import asyncio
@@ -272,10 +284,11 @@ def _exit_code(exc: SystemExit) -> int:
 
 
 def _flush_streams() -> None:
-    """Write out what Python has buffered; the user's code may have closed or replaced them."""
+    """Write out what Python and C have buffered; the user's code may have closed the streams."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
+    system.flush_c_streams()
 
 
 def run_worker(
@@ -289,11 +302,9 @@ def run_worker(
     except BaseException:  # the supervisor must not go on in this process, whatever happens
         code = 70
         with contextlib.suppress(Exception):
-            sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+            sys.excepthook(*sys.exc_info())
     finally:
         _flush_streams()
-        with contextlib.suppress(Exception):
-            system.flush_c_streams()
         os._exit(code)
 
 

@@ -75,7 +75,8 @@ def core_limit() -> float | None:
             quota, _, period = _text(f"{each}/cpu.max").strip().partition(" ")
             if quota.isdigit() and period.isdigit():
                 found.append(int(quota) / int(period))
-            old, old_period = _number(f"{each}/cpu.cfs_quota_us"), _number(f"{each}/cpu.cfs_period_us")
+            old = _number(f"{each}/cpu.cfs_quota_us")
+            old_period = _number(f"{each}/cpu.cfs_period_us")
             if old and old_period:
                 found.append(old / old_period)
     return min(found) if found else None

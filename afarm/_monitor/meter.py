@@ -134,6 +134,12 @@ class Meter:
         return low, max(low, min(low + left + rewritten, everything))
 
     @property
+    def processor_ns(self) -> int:
+        """Nanoseconds of processor time that were used before the call began."""
+        own, children = self._usage, self._children
+        return int(1e9 * (own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime))
+
+    @property
     def grown(self) -> int:
         """Bytes of anonymous memory this process has now, on top of what it was born with."""
         return max(0, self._memory()[1] - self._born_with)

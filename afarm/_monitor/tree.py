@@ -108,6 +108,17 @@ def _listed_below(roots: Collection[int]) -> set[int]:
     return found - set(roots)
 
 
+def alive(pids: Collection[int]) -> set[int]:
+    """Return those that still run: a zombie holds nothing, and waits for its parent alone."""
+    found = set()
+    for pid in pids:
+        stat = read_stat(pid)
+        # A leader that has ended while its threads run on looks like a zombie.
+        if stat is not None and (stat.state not in "ZX" or stat.threads > 1):
+            found.add(pid)
+    return found
+
+
 def send(pid: int, sig: signal.Signals) -> None:
     """Send a signal to a process; one that is gone already is no error."""
     with contextlib.suppress(OSError):
@@ -121,12 +132,12 @@ def end(members: Callable[[], set[int]], reap: Callable[[], None]) -> None:
     its relatives die; then killed, all at once.
 
     Args:
-        members: Returns those that are to go, zombies included.
+        members: Returns those that are to go; zombies among them do not count.
         reap: Waits for the children that have ended, without blocking.
     """
     stopped: set[int] = set()
     while True:
-        new = members() - stopped
+        new = alive(members() - stopped)
         if not new:
             break
         for pid in new:
@@ -137,7 +148,7 @@ def end(members: Callable[[], set[int]], reap: Callable[[], None]) -> None:
         for pid in stopped:
             send(pid, signal.SIGKILL)
         reap()
-        stopped = members()
+        stopped = alive(members())
         if not stopped:
             return
         time.sleep(pause)

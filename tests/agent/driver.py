@@ -52,7 +52,8 @@ class Result:
     def describe(self) -> str:
         """Say what went wrong, for assertions."""
         text = self.ended.output.decode("utf-8", "replace")
-        failure = self.failure[:3] if self.parts and self.parts[0] else ""
+        told = (m.Outcome.RAISED, m.Outcome.UNUSABLE, m.Outcome.UNPICKLABLE)
+        failure = self.failure[:3] if self.outcome in told else ""
         return f"{self.outcome.name} exit={self.ended.exit} {self.ended.resource} {failure} {text}"
 
 
@@ -65,14 +66,22 @@ class Driver:
     """
 
     def __init__(
-        self, scratch: Path, *, farm: str = "test", heartbeat: float = 1.0, silence: float = 60.0,
-        executable: str = sys.executable, welcome: bool = True,
+        self,
+        scratch: Path,
+        *,
+        farm: str = "test",
+        heartbeat: float = 1.0,
+        silence: float = 60.0,
+        executable: str = sys.executable,
+        welcome: bool = True,
     ) -> None:
         ours, theirs = socket.socketpair()
         program = bootstrap.payload()
         self.process = subprocess.Popen(
             [executable, *bootstrap.interpreter_arguments(len(program))],
-            stdin=theirs, stdout=theirs, env={**os.environ, "AFARM_CACHE": str(scratch)},
+            stdin=theirs,
+            stdout=theirs,
+            env={**os.environ, "AFARM_CACHE": str(scratch)},
         )
         theirs.close()
         self.sock = ours
@@ -89,9 +98,7 @@ class Driver:
         self.auto_credit = True
         first = program
         if welcome:
-            first += m.encode(
-                m.Welcome(1, 42, heartbeat, silence, Resources(), farm, "here", "")
-            )
+            first += m.encode(m.Welcome(1, 42, heartbeat, silence, Resources(), farm, "here", ""))
         ours.sendall(first)
 
     # --- sending
@@ -105,8 +112,10 @@ class Driver:
 
     def in_place(self, preload: list[str] | None = None, environment: int = ENVIRONMENT) -> None:
         description = {
-            "in_place": True, "executable": sys.executable,
-            "path": [os.path.abspath(p) for p in sys.path], "preload": preload or [],
+            "in_place": True,
+            "executable": sys.executable,
+            "path": [os.path.abspath(p) for p in sys.path],
+            "preload": preload or [],
         }
         self.send(m.Environment(environment, json.dumps(description)))
 
@@ -141,9 +150,17 @@ class Driver:
         return self._functions[data]
 
     def run(
-        self, function: Callable[..., Any] | int, *args: Any, group: int = 1, queued: bool = False,
-        reuse: bool = False, limits: Resources | None = None, settings: dict[str, Any] | None = None,
-        refs: bytes = b"", payload: list[list[Any]] | None = None, environment: int = ENVIRONMENT,
+        self,
+        function: Callable[..., Any] | int,
+        *args: Any,
+        group: int = 1,
+        queued: bool = False,
+        reuse: bool = False,
+        limits: Resources | None = None,
+        settings: dict[str, Any] | None = None,
+        refs: bytes = b"",
+        payload: list[list[Any]] | None = None,
+        environment: int = ENVIRONMENT,
         **kwargs: Any,
     ) -> int:
         """Send a call; return its invocation."""
@@ -161,9 +178,19 @@ class Driver:
         inline = size <= INLINE
         self.send(
             m.Run(
-                invocation, 1, group, queued, m.Isolation.REUSE if reuse else m.Isolation.FORK,
-                environment, blob, limits or Resources(), size, layout, refs,
-                json.dumps(settings) if settings else "", b"".join(flat) if inline else b"",
+                invocation,
+                1,
+                group,
+                queued,
+                m.Isolation.REUSE if reuse else m.Isolation.FORK,
+                environment,
+                blob,
+                limits or Resources(),
+                size,
+                layout,
+                refs,
+                json.dumps(settings) if settings else "",
+                b"".join(flat) if inline else b"",
             )
         )
         if not inline:

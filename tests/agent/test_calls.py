@@ -12,7 +12,17 @@ import numpy as np
 import pytest
 
 from afarm._agent import exceptions, references
-from afarm._wire.messages import Item, Kill, KillReason, More, Outcome, Recall, Returned, Stored
+from afarm._wire.messages import (
+    Blob,
+    Item,
+    Kill,
+    KillReason,
+    More,
+    Outcome,
+    Recall,
+    Returned,
+    Stored,
+)
 from afarm._wire.payloads import join
 from afarm.resources import Resources
 
@@ -64,8 +74,10 @@ def test_exceptions_come_with_type_and_traceback(driver: Driver, reuse: bool) ->
 
 
 @REUSE
-@pytest.mark.parametrize("kind", [KeyboardInterrupt, GeneratorExit, StopIteration,
-                                  StopAsyncIteration, asyncio.CancelledError])
+@pytest.mark.parametrize(
+    "kind",
+    [KeyboardInterrupt, GeneratorExit, StopIteration, StopAsyncIteration, asyncio.CancelledError],
+)
 def test_exceptions_that_would_confuse_the_caller_are_only_told(
     driver: Driver, kind: type[BaseException], reuse: bool
 ) -> None:
@@ -187,20 +199,11 @@ def test_put_objects_and_earlier_results_are_found_by_arguments(driver: Driver) 
     data = pickle.dumps(array, 5, buffer_callback=lambda b: buffers.append(b.raw()))
     blob = driver.blob(b"".join(bytes(p) for p in join([data, *buffers])), "object")
 
-    class Reference:
-        def __init__(self, call, *args):
-            self.call = call, args
-
-        def __reduce__(self):
-            return self.call
-
-    arguments = pickle.dumps(
-        ((Reference(references.ref, blob), Reference(references.dependency, 1)), {})
-    ) if False else _pickled_call(blob)
     earlier = pickle.dumps({"n": 5})
     result = driver.call(
         lambda a, b: (int(a.sum()), b["n"]),
-        payload=[[arguments], [earlier]], refs=blob.to_bytes(8, "little"),
+        payload=[[_pickled_call(blob)], [earlier]],
+        refs=blob.to_bytes(8, "little"),
     )
     assert result.value == (int(array.sum()), 5)
 
@@ -220,11 +223,10 @@ def _pickled_call(blob: int) -> bytes:
 
 def test_a_call_waits_for_its_blobs(driver: Driver) -> None:
     late = driver.number()
-    invocation = driver.run(lambda a: a, payload=[[_only_ref(late)]],
-                            refs=late.to_bytes(8, "little"))
+    invocation = driver.run(
+        lambda a: a, payload=[[_only_ref(late)]], refs=late.to_bytes(8, "little")
+    )
     data = b"".join(bytes(p) for p in join([pickle.dumps("here")]))
-    from afarm._wire.messages import Blob
-
     driver.send(Blob(late, len(data), "", "object", ""))
     driver.bulk(late, [data])
     assert driver.result(invocation).value == "here"
@@ -238,7 +240,8 @@ def _only_ref(blob: int) -> bytes:
 @REUSE
 def test_settings_give_environment_and_directory(driver: Driver, reuse: bool) -> None:
     result = driver.call(
-        lambda: (os.environ["COLOUR"], os.getcwd()), reuse=reuse,
+        lambda: (os.environ["COLOUR"], os.getcwd()),
+        reuse=reuse,
         settings={"env": {"COLOUR": "red"}, "cwd": "/"},
     )
     assert result.value == ("red", "/")
@@ -321,14 +324,14 @@ def test_many_short_calls_run_ahead_and_lose_nothing_when_a_worker_dies(driver: 
 @pytest.mark.slow
 def test_a_slow_call_gives_back_what_lies_behind_it(driver: Driver) -> None:
     def work(i):
-        if i == 30:
-            time.sleep(0.5)
+        # The first ones hold their lanes until the others have arrived behind them.
+        time.sleep({0: 0.2, 1: 0.2, 60: 0.5}.get(i, 0))
         return os.getpid()
 
     function = driver.function(work)
     first = driver.run(function, 0, group=55, reuse=True)
     second = driver.run(function, 1, group=55, reuse=True)
-    rest = [driver.run(function, i, group=55, queued=True, reuse=True) for i in range(2, 60)]
+    rest = [driver.run(function, i, group=55, queued=True, reuse=True) for i in range(2, 120)]
     for invocation in [first, second, *rest]:
         assert driver.result(invocation).value > 0
 
