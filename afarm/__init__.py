@@ -1,7 +1,8 @@
 """One pool for Python functions out of machines you can SSH into: ``await farm.submit(fn)``."""
 
+from typing import TYPE_CHECKING, Any
+
 from .call import Attempt
-from .environments import Dependencies, analyze
 from .errors import (
     DependencyError,
     FarmError,
@@ -30,6 +31,9 @@ from .transport.hosts import load_nodes
 from .transport.local import LocalNode
 from .transport.ssh import SSHNode
 from .views import NodeInfo
+
+if TYPE_CHECKING:
+    from .environments import Dependencies, analyze
 
 __all__ = [
     "Attempt",
@@ -64,3 +68,12 @@ __all__ = [
     "analyze",
     "load_nodes",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # What analyses software takes 60 ms to import, and most programs never name it.
+    if name in ("Dependencies", "analyze"):
+        from . import environments
+
+        return getattr(environments, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -69,6 +69,7 @@ class Scheduler:
         self.numbers = itertools.count(1)
         self.library = SoftwareLibrary(self.numbers)
         self.staging = Staging(self.library, self.numbers)
+        self._warming = self.loop.run_in_executor(None, self.library.warm_up)
         self.tally = Tally(self.loop.time())
         self.first_tries: dict[str, asyncio.Future[str | None]] = {}
         self._greeting = Greeting(

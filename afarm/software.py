@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import itertools
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from .environments import Environment, analyze, imported_ahead
+if TYPE_CHECKING:
+    from .environments import Environment
 
 
 @dataclass(slots=True, eq=False)
@@ -45,6 +47,11 @@ class SoftwareLibrary:
         """Return what a function needs, if that has been found out."""
         entry = self._by_function.get(id(function))
         return entry[1] if entry is not None and entry[0]() is function else None
+
+    @staticmethod
+    def warm_up() -> None:
+        """Import what analyses software; in a thread, while the first node is opened."""
+        importlib.import_module("afarm.environments")
 
     async def find(self, function: Callable[..., Any], *, ship: bool) -> Software:
         """Find out what a function needs; in a thread.
@@ -85,6 +92,10 @@ class SoftwareLibrary:
 
 
 def _look_at(function: Callable[..., Any], ship: bool) -> tuple[Environment, Environment | None]:
+    # Imported here, in a thread: what analyses software takes 60 ms to import, which nobody
+    # should wait for who has not submitted anything yet.
+    from .environments import Environment, analyze, imported_ahead
+
     if not ship:
         return Environment.in_place(imported_ahead(function)), None
     dependencies = analyze(function)

@@ -7,14 +7,17 @@ import logging
 import struct
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ._wire import messages as wire
 from ._wire.payloads import join
 from .call import Call
-from .environments import Bundle
 from .link import Link
 from .payload import PickledFunction
 from .software import SoftwareLibrary
+
+if TYPE_CHECKING:
+    from .environments import Bundle
 
 log = logging.getLogger("afarm")
 
