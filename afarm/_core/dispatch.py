@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections.abc import Iterable
+from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
 from ..resources import Seconds
@@ -17,17 +18,20 @@ from .actions import Action, Recall, Start, WakeAt
 from .allocation import size_queue
 from .category import Category
 from .fleet import Fleet
+from .grant import Amounts, Grant
 from .invocation import Invocation, State, Step
 from .node import Node, NodeState
 from .packing import (
     RESERVE_AFTER,
+    RESERVE_EVERY,
     STALLED_AFTER,
     ahead_of,
-    choose,
+    choices,
     held_up,
     may_use,
     patience,
     rank,
+    score,
     soonest,
 )
 from .queues import Group, Queue, QueueKey, Retry
@@ -63,7 +67,10 @@ class Dispatcher:
         self._learned: dict[Category, None] = {}
         self._sent_ahead: dict[Group, None] = {}  # groups with queued members
         # When time alone changes something, and the tick that was asked for.
-        self._age_at = _NEVER
+        self._ages: list[tuple[Seconds, int, Queue]] = []  # a heap
+        self._aged: dict[Queue, None] = {}
+        self._reserve_at = _NEVER
+        self._reserved_at = Seconds(-math.inf)
         self._recall_at = _NEVER
         self._wake_at = _NEVER
 
@@ -141,7 +148,8 @@ class Dispatcher:
             node.reserved = queue.reserved = None
             self._reservations -= 1
             self._roomier[node] = None
-            self._age_at = Seconds(-math.inf)  # another queue may want one
+            if self._aged:
+                self._reserve_soon()  # another queue may want one
 
     # --- the pass
 
@@ -150,7 +158,12 @@ class Dispatcher:
         if self._version != self._fleet.version:
             self._version = self._fleet.version
             self._fresh.update(dict.fromkeys(self._order))
-            self._age_at = Seconds(-math.inf)
+            for queue in self._order:  # those that no node could hold were not watched
+                if not queue.aged:
+                    self._watch_age(queue, Seconds(queue.passed_since + RESERVE_AFTER))
+            if self._aged:
+                self._reserve_soon()
+            self._least = (math.inf, math.inf)
         for category in self._learned:
             for queue in category.queues:
                 if queue.waiting and queue not in self._fresh:
@@ -178,8 +191,10 @@ class Dispatcher:
             self._place(at, actions)
         if self._moved:
             self._send_ahead(at, actions)
-        if at >= self._age_at:
+        if self._ages and at >= self._ages[0][0]:
             self._age(at)
+        if at >= self._reserve_at:
+            self._reserve(at)
         if at >= self._recall_at or (roomier and self._sent_ahead):
             self._recall(at, actions)
         self._ask_for_tick(actions)
@@ -213,23 +228,30 @@ class Dispatcher:
             return False
         if queue.profile.node is not None:
             nodes = [node for node in nodes if node.name == queue.profile.node]
-        started = False
-        while queue.waiting:
-            node = choose(nodes, queue, grant)
-            if node is None:
-                break
-            group = self._group(queue, node)
-            node.take(grant)
-            invocation = self._send(queue, group, at, actions, queued=False)
-            invocation.started = at
-            group.running += 1
-            node.running[invocation.id] = invocation
-            node.environments.add(queue.profile.environment)
-            self._moved[group] = None
-            started = True
-            if queue.reserved is not None:
-                self.release(queue.reserved)
-        return started
+        found = choices(nodes, queue, grant)
+        if not found:
+            return False
+        heapify(found)
+        while found and queue.waiting:
+            _, number, node = heappop(found)
+            self._start(queue, node, grant, at, actions)
+            if node.fits(grant):
+                heappush(found, (score(node, queue, grant), number, node))
+        return True
+
+    def _start(
+        self, queue: Queue, node: Node, grant: Grant, at: Seconds, actions: list[Action]
+    ) -> None:
+        group = self._group(queue, node)
+        node.take(grant)
+        invocation = self._send(queue, group, at, actions, queued=False)
+        invocation.started = at
+        group.running += 1
+        node.running[invocation.id] = invocation
+        node.environments.add(queue.profile.environment)
+        self._moved[group] = None
+        if queue.reserved is not None:
+            self.release(queue.reserved)
 
     def _send_ahead(self, at: Seconds, actions: list[Action]) -> None:
         moved, self._moved = self._moved, {}
@@ -267,6 +289,8 @@ class Dispatcher:
             self._deactivate(queue)
         elif queue.aged:
             queue.aged = False
+            del self._aged[queue]
+            self._watch_age(queue, Seconds(at + RESERVE_AFTER))
             self._rank(queue)
         actions.append(
             Start(
@@ -284,31 +308,55 @@ class Dispatcher:
     # --- what time changes
 
     def _age(self, at: Seconds) -> None:
-        """Put first who has been passed over for long, and keep nodes free for them."""
-        self._age_at = _NEVER
-        grants = [queue.grant for queue in self._order if queue.grant is not None]
-        self._least = (
-            min((grant.cores for grant in grants), default=math.inf),
-            min((grant.memory for grant in grants), default=math.inf),
-        )
-        up = self._fleet.up.values()
-        for queue in self._order.copy():
-            nodes = [node for node in up if queue.profile.node in (None, node.name)]
-            if not queue.aged:
-                due = Seconds(queue.passed_since + RESERVE_AFTER)
-                if due <= at:
-                    due = Seconds(queue.passed_since + patience(queue, nodes))
-                if due > at:
-                    self._age_at = min(self._age_at, due)
-                    continue
+        """Let those go first who have been passed over for long."""
+        patiences: dict[tuple[Amounts | None, str | None], Seconds] = {}
+        while self._ages and self._ages[0][0] <= at:
+            _, _, queue = heappop(self._ages)
+            queue.watched = False
+            if not queue.waiting or queue.aged:
+                continue
+            due = Seconds(queue.passed_since + RESERVE_AFTER)
+            if due <= at:
+                key = (None if queue.grant is None else queue.grant.amounts, queue.profile.node)
+                if key not in patiences:
+                    patiences[key] = patience(queue, self._nodes_for(queue))
+                due = Seconds(queue.passed_since + patiences[key])
+            if due > at:
+                self._watch_age(queue, due)
+            else:
                 queue.aged = True
+                self._aged[queue] = None
                 self._rank(queue)
-            most = min(_MOST_RESERVATIONS, max(1, len(up) // _NODES_FOR_EACH_RESERVATION))
-            if queue.reserved is None and self._reservations < most:
-                node = soonest(queue, nodes, at)
+                self._reserve_soon()
+
+    def _watch_age(self, queue: Queue, due: Seconds) -> None:
+        if not queue.watched and due != _NEVER:
+            queue.watched = True
+            heappush(self._ages, (due, queue.serial, queue))
+
+    def _reserve_soon(self) -> None:
+        """Somebody may need a node kept free; see to it, not more often than now and then."""
+        self._reserve_at = Seconds(self._reserved_at + RESERVE_EVERY)
+
+    def _reserve(self, at: Seconds) -> None:
+        """Keep nodes free for those who were passed over for long and fit nowhere."""
+        self._reserve_at, self._reserved_at = _NEVER, at
+        up = len(self._fleet.up)
+        most = min(_MOST_RESERVATIONS, max(1, up // _NODES_FOR_EACH_RESERVATION))
+        for queue in sorted(self._aged, key=_by_rank):
+            if self._reservations >= most:
+                return
+            if queue.reserved is None:
+                node = soonest(queue, self._nodes_for(queue), at)
                 if node is not None:
                     node.reserved, queue.reserved = queue, node
                     self._reservations += 1
+
+    def _nodes_for(self, queue: Queue) -> Iterable[Node]:
+        if queue.profile.node is None:
+            return self._fleet.up.values()
+        pinned = self._fleet.up.get(queue.profile.node)
+        return () if pinned is None else (pinned,)
 
     def _still_wanted(self, queue: Queue, node: Node) -> bool:
         return (
@@ -358,7 +406,8 @@ class Dispatcher:
         actions.append(Recall(invocation.id, invocation.attempt, group.node.name))
 
     def _ask_for_tick(self, actions: list[Action]) -> None:
-        wanted = min(self._age_at, self._recall_at)
+        age_at = self._ages[0][0] if self._order and self._ages else _NEVER
+        wanted = min(age_at, self._reserve_at, self._recall_at)
         if wanted < self._wake_at:
             self._wake_at = wanted
             actions.append(WakeAt(wanted))
@@ -390,7 +439,7 @@ class Dispatcher:
         queue.passed_since = at
         self._fresh[queue] = None
         self._moved.update(dict.fromkeys(queue.groups.values()))
-        self._age_at = min(self._age_at, Seconds(at + RESERVE_AFTER))
+        self._watch_age(queue, Seconds(at + RESERVE_AFTER))
 
     def _deactivate(self, queue: Queue) -> None:
         if queue.ranked:
@@ -398,10 +447,15 @@ class Dispatcher:
             queue.ranked = False
         self._fresh.pop(queue, None)
         queue.aged = False
+        self._aged.pop(queue, None)
         if queue.reserved is not None:
             self.release(queue.reserved)
+        if not self._aged:
+            self._reserve_at = _NEVER
         if not self._order:
-            self._age_at = _NEVER
+            for _, _, watched in self._ages:
+                watched.watched = False
+            self._ages.clear()
             self._least = (math.inf, math.inf)
         self._forget_if_unused(queue)
 
@@ -427,5 +481,10 @@ class Dispatcher:
     def is_empty(self) -> bool:
         """Whether nothing is kept of any invocation."""
         return not (
-            self._queues or self._order or self._sent_ahead or self._reservations or self._moved
+            self._queues
+            or self._order
+            or self._sent_ahead
+            or self._reservations
+            or self._moved
+            or self._aged
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from heapq import nsmallest
+from operator import attrgetter
 
 from ..resources import Seconds
 from .grant import Grant
@@ -16,6 +18,9 @@ from .queues import Group, Queue, Rank
 RESERVE_AFTER = Seconds(10.0)
 TURNOVERS = 5.0
 
+# How often nodes are chosen to be kept free: it costs a look at all that runs there.
+RESERVE_EVERY = Seconds(1.0)
+
 # How much work is sent to a node ahead of its room: enough for a round trip across
 # continents (0.2 s is the longest that is usual, and the other half is under way), and
 # little enough that a node which fails or a change of mind costs next to nothing.
@@ -27,6 +32,13 @@ STALLED_AFTER = Seconds(2 * QUEUE_AHEAD)
 
 # How many better-placed queues are asked whether they need what a group would keep.
 _ASKED = 16
+
+# Among how many nodes the one with room soonest is looked for: all that runs on each
+# of them is gone through.
+_COMPARED = 32
+
+Score = tuple[bool, bool, float]
+Choice = tuple[Score, int, Node]
 
 
 def rank(queue: Queue) -> Rank:
@@ -60,29 +72,31 @@ def may_use(queue: Queue, node: Node) -> bool:
     )
 
 
-def choose(candidates: Iterable[Node], queue: Queue, grant: Grant) -> Node | None:
-    """Return the node on which the queue's head starts, or ``None`` if it fits on none.
+def score(node: Node, queue: Queue, grant: Grant) -> Score:
+    """Return how well the node suits the queue's head; the lowest is the best.
 
     Nodes that have its environment go first, then those without GPUs that it would
     leave idle, then the least loaded.
     """
+    return (
+        queue.profile.environment not in node.environments,
+        not grant.gpus and node.gpus > 0,
+        node.load,
+    )
+
+
+def choices(candidates: Iterable[Node], queue: Queue, grant: Grant) -> list[Choice]:
+    """Return the nodes on which the queue's head could start now, with their scores."""
     cores, memory, disk, gpus = grant.cores, grant.memory, grant.disk, grant.gpus
-    environment = queue.profile.environment
-    best: Node | None = None
-    best_score = (2, False, 0.0)
-    for node in candidates:
-        if (
-            cores > node.cores
-            or memory > node.memory
-            or disk > node.disk
-            or gpus > node.gpus
-            or (node.reserved is not None and not may_use(queue, node))
-        ):
-            continue
-        score = (environment not in node.environments, not gpus and node.gpus > 0, node.load)
-        if best is None or score < best_score:
-            best, best_score = node, score
-    return best
+    return [
+        (score(node, queue, grant), number, node)
+        for number, node in enumerate(candidates)
+        if cores <= node.cores
+        and memory <= node.memory
+        and disk <= node.disk
+        and gpus <= node.gpus
+        and (node.reserved is None or may_use(queue, node))
+    ]
 
 
 def patience(queue: Queue, nodes: Iterable[Node]) -> Seconds:
@@ -98,16 +112,17 @@ def patience(queue: Queue, nodes: Iterable[Node]) -> Seconds:
 
 
 def soonest(queue: Queue, nodes: Iterable[Node], at: Seconds) -> Node | None:
-    """Return the unreserved node where there will be room for its head first."""
+    """Return the unreserved node where there will be room for its head first.
+
+    Of many nodes only the least loaded are looked at.
+    """
     grant = queue.grant
     if grant is None:
         return None
-    waits = [
-        (wait_for_room(node, grant, at), number, node)
-        for number, node in enumerate(nodes)
-        if node.reserved is None and node.could_fit(grant)
-    ]
-    return min(waits)[2] if waits else None
+    able = [node for node in nodes if node.reserved is None and node.could_fit(grant)]
+    if len(able) > _COMPARED:
+        able = nsmallest(_COMPARED, able, key=attrgetter("load"))
+    return min(able, key=lambda node: wait_for_room(node, grant, at), default=None)
 
 
 def wait_for_room(node: Node, grant: Grant, at: Seconds) -> float:
@@ -116,20 +131,24 @@ def wait_for_room(node: Node, grant: Grant, at: Seconds) -> float:
     What has run for longer than its category's expected wall time is expected to take
     as long again; so is what is the first of its category.
     """
-    if node.fits(grant):
+    cores, memory = grant.cores - node.cores, grant.memory - node.memory
+    disk, gpus = grant.disk - node.disk, grant.gpus - node.gpus
+    if cores <= 0 and memory <= 0 and disk <= 0 and gpus <= 0:
         return 0.0
     ends = []
-    for invocation in node.running.values():
+    for number, invocation in node.running.items():
         group = invocation.group
         assert group is not None
         elapsed = at - invocation.started
         expected = group.queue.category.wall_time or 0.0
-        ends.append((expected - elapsed if expected > elapsed else elapsed, group.grant.amounts))
-    ends.sort(key=lambda end: end[0])
-    free = [node.cores, node.memory, node.disk, node.gpus]
-    for wait, freed in ends:
-        free = [have + more for have, more in zip(free, freed, strict=True)]
-        if all(want <= have for want, have in zip(grant.amounts, free, strict=True)):
+        ends.append((expected - elapsed if expected > elapsed else elapsed, number, group.grant))
+    ends.sort()
+    for wait, _, freed in ends:
+        cores -= freed.cores
+        memory -= freed.memory
+        disk -= freed.disk
+        gpus -= freed.gpus
+        if cores <= 0 and memory <= 0 and disk <= 0 and gpus <= 0:
             return wait
     return math.inf
 

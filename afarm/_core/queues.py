@@ -64,6 +64,7 @@ class Queue:
         "share",
         "sized",
         "waiting",
+        "watched",
     )
 
     def __init__(
@@ -83,6 +84,7 @@ class Queue:
         self.fleet_version = -1  # of which `largest` is
         self.passed_since = Seconds(0.0)
         self.aged = False
+        self.watched = False  # whether a time is noted at which it may have aged
         self.reserved: Node | None = None
         self.rank: Rank = (0.0, True, 0.0, 0.0, serial)
         self.ranked = False  # whether it stands in the order of the queues

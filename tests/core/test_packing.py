@@ -6,7 +6,7 @@ import pytest
 
 from afarm._core import events as event
 from afarm._core.actions import WakeAt
-from afarm._core.packing import RESERVE_AFTER, TURNOVERS
+from afarm._core.packing import RESERVE_AFTER, RESERVE_EVERY, TURNOVERS
 from afarm._core.request import Request
 from afarm.resources import Resources, Usage
 from tests.core.driving import GIB, ONE_CORE, TWO_CORES, Driver, of, started
@@ -186,6 +186,7 @@ def test_a_reservation_ends_with_its_reason(end: str) -> None:
         assert not any(view.reserved for view in farm.state.nodes())
     elif end == "lose":
         farm.lose(node)
+        farm.tick(RESERVE_EVERY)
         assert [view.name for view in farm.state.nodes() if view.reserved] == [
             {"a": "b", "b": "a"}[node]
         ]
