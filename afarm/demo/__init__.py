@@ -78,8 +78,8 @@ async def run(
         capacities = {node.name: node.capacity or Resources() for node in farm.nodes}
     tried = [
         one
-        for call, invocation in zip(planned, invocations, strict=True)
-        for one in measured(call.category, invocation.attempts)
+        for number, (call, invocation) in enumerate(zip(planned, invocations, strict=True))
+        for one in measured(number, call.category, invocation.attempts)
     ]
     return Run(
         time.monotonic() - began,

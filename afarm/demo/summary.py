@@ -24,8 +24,9 @@ class Attempt(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """One attempt that was measured, and the category it belongs to."""
+    """One attempt that was measured, and the call and category it belongs to."""
 
+    call: int
     category: str
     node: str
     allocation: Resources
@@ -37,10 +38,10 @@ class Tried:
         return self.usage.start + self.usage.wall_time
 
 
-def measured(category: str, attempts: Iterable[Attempt]) -> list[Tried]:
-    """Return the attempts that a node measured: those that were lost with it are not."""
+def measured(call: int, category: str, attempts: Iterable[Attempt]) -> list[Tried]:
+    """Return a call's attempts that a node measured: those that were lost with it are not."""
     return [
-        Tried(category, attempt.node, attempt.allocation, attempt.usage)
+        Tried(call, category, attempt.node, attempt.allocation, attempt.usage)
         for attempt in attempts
         if attempt.usage is not None and attempt.usage.start > 0
     ]
@@ -80,9 +81,11 @@ def _category_row(name: str, tried: Sequence[Tried]) -> list[str]:
     walls = [one.usage.wall_time for one in tried]
     used = [one.usage.memory for one in tried]
     granted = [one.allocation.memory for one in tried if one.allocation.memory is not None]
+    calls = len({one.call for one in tried})
     return [
         name,
-        str(len(tried)),
+        str(calls),
+        str(len(tried) - calls),
         f"{sum(walls):.1f} s",
         f"{median(walls):.2f} s",
         f"{sum(one.usage.cpu_time for one in tried):.1f} s",
@@ -149,6 +152,7 @@ def _percent(part: float) -> str:
 CATEGORY_HEADS = (
     "category",
     "calls",
+    "retried",
     "wall time",
     "median",
     "CPU",
@@ -160,7 +164,7 @@ CATEGORY_HEADS = (
 )
 NODE_HEADS = (
     "node",
-    "calls",
+    "attempts",
     "cores",
     "allocated (peak)",
     "busy",

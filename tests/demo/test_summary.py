@@ -13,10 +13,16 @@ GIB = 1 << 30
 
 
 def tried(
-    start: float, wall: float, *, category: str = "a", node: str = "n", memory: int = GIB
+    start: float,
+    wall: float,
+    *,
+    call: int = 1,
+    category: str = "a",
+    node: str = "n",
+    memory: int = GIB,
 ) -> Tried:
     usage = Usage(wall_time=wall, cpu_user=wall / 2, memory=memory // 2, start=start)
-    return Tried(category, node, Resources(cores=1.0, memory=memory), usage)
+    return Tried(call, category, node, Resources(cores=1.0, memory=memory), usage)
 
 
 def test_attempts_that_follow_each_other_do_not_run_at_once() -> None:
@@ -43,13 +49,16 @@ def test_the_average_counts_idle_time_too() -> None:
 
 
 def test_a_category_is_summed_up_in_one_row() -> None:
-    ran = [tried(1, 2, memory=GIB), tried(2, 4, memory=3 * GIB), tried(9, 1, category="b")]
+    ran = [
+        *(tried(1, 2, memory=GIB), tried(2, 4, call=2, memory=3 * GIB)),
+        *(tried(9, 1, call=3, category="b"), tried(10, 1, call=3, category="b")),
+    ]
     first, second = category_rows(ran)
     assert first == [
-        *("a", "2", "6.0 s", "3.00 s", "3.0 s"),
+        *("a", "2", "0", "6.0 s", "3.00 s", "3.0 s"),
         *("1.0 GiB", "1.5 GiB", "2.0 GiB", "3.0 GiB", "2"),
     ]
-    assert second[:2] == ["b", "1"]
+    assert second[:3] == ["b", "1", "1"]
 
 
 def test_a_node_that_ran_nothing_is_shown_empty() -> None:
