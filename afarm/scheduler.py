@@ -26,7 +26,7 @@ from ._core.farm_state import FarmState
 from ._wire import messages as wire
 from ._wire.payloads import INLINE, Buffer, pack_layout
 from .call import Call, Unopened
-from .errors import FarmError, InvocationError, NodeError
+from .errors import FarmError, InvocationError, NodeError, ProtocolError
 from .link import Greeting, Link
 from .payload import FunctionPickles, Packed, RemoteFailure, load, load_failure
 from .resources import Seconds, Usage
@@ -292,7 +292,13 @@ class Scheduler:
         events, self._events = self._events, []
         for link in self.links.values():
             link.cork()
-        for action in self.state.handle_all(events):
+        try:
+            actions = self.state.handle_all(events)
+        except ProtocolError:
+            # What one node says cannot be; which, is in the event. The others have counted.
+            log.exception("a fault inside the farm, please report it")
+            actions = self.state.handle_all([])
+        for action in actions:
             self._perform(action)
         for link in list(self.links.values()):
             link.flush()

@@ -24,6 +24,7 @@ STARTED = 1  # when, nanoseconds of the monotonic clock
 ENDED = 2  # number of the last call whose function is over
 RESIDENT = 3  # bytes resident when the present call began
 PROCESSOR = 4  # nanoseconds of processor time it had used by then, with its children's
+CLEAN = 5  # number of the last call that left no process and no thread
 # Written by the supervisor.
 SETTLED = 6  # number of the last call that has started processes, and after which it has looked
 # Written by the agent.

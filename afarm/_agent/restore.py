@@ -8,6 +8,7 @@ when threads, children, descriptors or memory are left.
 from __future__ import annotations
 
 import _locale
+import _signal
 import contextlib
 import os
 import random
@@ -18,8 +19,6 @@ from typing import Any
 # A worker that holds more anonymous memory than this on top of what it was born with,
 # after a collection, goes: the next call would be charged for it.
 LEFT_MEMORY = 64 << 20
-
-_MASKS = (b"\nSigBlk:", b"\nSigIgn:", b"\nSigCgt:", b"\nUmask:")
 
 
 def seed_generators() -> None:
@@ -43,6 +42,12 @@ def _field(text: bytes, key: bytes) -> bytes:
     return text[at : text.find(b"\n", at + 1)] if at >= 0 else b""
 
 
+def _masks(text: bytes) -> tuple[bytes, bytes]:
+    """Return what a status says of signals (blocked, ignored, caught), and the umask."""
+    at = text.find(b"\nSigBlk:")
+    return text[at : text.find(b"\nCapInh:", at)], _field(text, b"\nUmask:")
+
+
 class State:
     """The state of this process as calls are to find it.
 
@@ -53,7 +58,7 @@ class State:
 
     def __init__(self, status: bytes, streams: tuple[int, int]) -> None:
         self._environment = dict(_environment())
-        self._masks = [_field(status, key) for key in _MASKS]
+        self._masks = _masks(status)
         self._threads = _field(status, b"\nThreads:")
         self._umask = int(_field(status, b"\nUmask:")[7:] or b"22", 8)
         self._handlers: dict[signal.Signals, Any] = {}
@@ -61,7 +66,7 @@ class State:
             with contextlib.suppress(ValueError):
                 self._handlers[signal.Signals(number)] = signal.getsignal(number)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-        self._python_handled = [n for n, h in self._handlers.items() if callable(h)]
+        self._python_handled = [(n, h) for n, h in self._handlers.items() if callable(h)]
         self._locale = _locale.setlocale(_locale.LC_ALL, None)
         self._streams = streams
         self._files = (sys.stdin, sys.stdout, sys.stderr, sys.displayhook, sys.excepthook)
@@ -84,12 +89,13 @@ class State:
                 del os.environ[name]
             for key, value in self._environment.items():
                 os.environ[os.fsdecode(key)] = os.fsdecode(value)
-        masks = [_field(status, key) for key in _MASKS]
+        masks = _masks(status)
         if masks != self._masks:
             self._restore_masks(masks)
-        for number in self._python_handled:
-            if signal.getsignal(number) is not self._handlers[number]:
-                signal.signal(number, self._handlers[number])
+        for number, handler in self._python_handled:
+            # signal.getsignal first tries to make an enumeration's member of it: 5 us.
+            if _signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
         if _locale.setlocale(_locale.LC_ALL, None) != self._locale:
             _locale.setlocale(_locale.LC_ALL, self._locale)
         if sys.path != self._path:
@@ -115,12 +121,11 @@ class State:
                     os.dup2(null, 0)
                     os.close(null)
 
-    def _restore_masks(self, masks: list[bytes]) -> None:
+    def _restore_masks(self, masks: tuple[bytes, bytes]) -> None:
+        if masks[1] != self._masks[1]:
+            os.umask(self._umask)
         if masks[0] != self._masks[0]:
             signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        if masks[3] != self._masks[3]:
-            os.umask(self._umask)
-        if masks[1:3] != self._masks[1:3]:
             for number, handler in self._handlers.items():
                 if handler is not None and signal.getsignal(number) is not handler:
                     signal.signal(number, handler)

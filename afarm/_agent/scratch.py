@@ -75,10 +75,18 @@ def disk_usage(path: str, most: int = 1_000_000) -> int:
     return total
 
 
+def removed_empty(path: str) -> bool:
+    """Remove a folder if it is empty; return whether it was."""
+    try:
+        os.rmdir(path)
+    except OSError:
+        return False
+    return True
+
+
 def remove(path: str) -> None:
     """Remove a folder and everything below it, also where its modes forbid that."""
-    with contextlib.suppress(OSError):
-        os.rmdir(path)
+    if removed_empty(path):
         return
     if not os.path.lexists(path):
         return

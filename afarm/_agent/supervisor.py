@@ -22,8 +22,8 @@ from .._wire.messages import Isolation, Message, decode, encode
 from ..resources import Resources, Usage
 from . import internal, system
 from .output import COALESCE, Pipes
-from .page import BEGUN, SETTLED, Page
-from .scratch import disk_usage, remove
+from .page import BEGUN, CLEAN, ENDED, SETTLED, Page
+from .scratch import disk_usage, remove, removed_empty
 from .watch import CallWatch
 from .worker import run_worker
 
@@ -59,6 +59,15 @@ class _Forked:
     exit: int | None = None
     usage: Usage = field(default_factory=Usage)
 
+    @property
+    def clean(self) -> bool:
+        """Whether its last call ended and left no process behind, as the worker says.
+
+        A worker adopts its orphans itself while it lives, so that it knows at no cost
+        what a search through all processes takes milliseconds to find out.
+        """
+        return 0 < int(self.slot[BEGUN]) == self.slot[ENDED] == self.slot[CLEAN]
+
 
 class Supervisor:
     """The loop of a supervisor.
@@ -89,6 +98,8 @@ class Supervisor:
     def run(self) -> None:
         """Serve until the agent goes away or asks for the end; then end everything below."""
         system.become_subreaper()
+        # Inherited by the workers, of which the kernel then takes the largest.
+        system.set_oom_score(1000)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_term)
@@ -188,7 +199,8 @@ class Supervisor:
         if message.tree:
             # The worker itself waits, or only hands over its result: what else there is
             # was this call's.
-            self._end_tree(worker, set())
+            if not worker.clean:
+                self._end_tree(worker, set())
             worker.slot[SETTLED] = message.sequence
         if message.leaving and self._spare() is None:
             self._fork_worker()
@@ -196,8 +208,9 @@ class Supervisor:
             worker.watch.look(time.monotonic())
             usage = worker.watch.take_peaks()
         worker.pipes.read_all()
-        worker.printed_at = 0.0
-        tail = worker.pipes.finish()
+        tail = worker.pipes.finish(message.sequence)
+        if not worker.pipes.waiting:
+            worker.printed_at = 0.0
         self._send(internal.Settled(worker.number, message.sequence, usage, tail))
 
     def _dispose(self, number: int) -> None:
@@ -224,12 +237,16 @@ class Supervisor:
         for _, writer in pipes:
             os.close(writer)
 
-        def emit(stream: int, dropped: int, data: bytes) -> None:
-            self._send(internal.Printed(number, int(slot[BEGUN]), stream, dropped, data))
+        def emit(sequence: int, stream: int, dropped: int, data: bytes) -> None:
+            self._send(internal.Printed(number, sequence, stream, dropped, data))
 
         readers = (system.move_high(pipes[0][0]), system.move_high(pipes[1][0]))
         worker = _Forked(
-            number, pid, Pipes(readers, emit), slot, os.path.join(self._place.calls, name)
+            number,
+            pid,
+            Pipes(readers, lambda: int(slot[BEGUN]), emit),
+            slot,
+            os.path.join(self._place.calls, name),
         )
         self._workers[number] = worker
         for reader in readers:
@@ -247,7 +264,7 @@ class Supervisor:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             system.die_with_parent(signal.SIGKILL, parent)
-            system.set_oom_score(1000)
+            system.become_subreaper()
             for descriptor, (_, writer) in enumerate(pipes, 1):
                 os.dup2(writer, descriptor)
             sock = system.move_socket_high(sock)
@@ -281,7 +298,8 @@ class Supervisor:
 
     def _bury(self, worker: _Forked) -> None:
         """Tell the agent that a worker and everything it started is gone; make it so first."""
-        self._end_tree(worker, {worker.pid})
+        if worker.exit != 0 or not worker.clean:
+            self._end_tree(worker, {worker.pid})
         usage = worker.usage
         watch = worker.watch
         if watch is not None:
@@ -289,11 +307,12 @@ class Supervisor:
             if not worker.resource and worker.exit == -signal.SIGKILL and self._oom_killed():
                 worker.resource = "memory"
         worker.pipes.read_all()
-        tail = worker.pipes.finish()
-        left = disk_usage(worker.folder)
-        if watch is not None and left:
-            usage = most(usage, Usage(disk=left, wall_time=usage.wall_time))
-        remove(worker.folder)
+        tail = worker.pipes.finish(int(worker.slot[BEGUN]))
+        if os.path.exists(worker.folder) and not removed_empty(worker.folder):
+            left = disk_usage(worker.folder)
+            if watch is not None and left:
+                usage = most(usage, Usage(disk=left, wall_time=usage.wall_time))
+            remove(worker.folder)
         for reader in worker.pipes.readers:
             self._poll.unregister(reader)
         worker.pipes.close()

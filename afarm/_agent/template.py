@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from .._monitor.proc import read_status
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Message, decode, encode
-from . import internal, system
+from . import by_value, internal, system
 from .page import Page
 from .supervisor import Place, Supervisor
 
@@ -98,6 +98,9 @@ class Template:
         plan = self._plan = Plan(**json.loads(message.description))
         if plan.path:
             sys.path[:] = plan.path
+        # Functions of scripts and notebooks are unpickled with it: 15 ms here once, and not
+        # in each worker that is forked for one call.
+        by_value.pickler()
         notes = [note for name in plan.preload if (note := _preload(name))]
         unsafe = _why_not_to_fork()
         gc.collect()

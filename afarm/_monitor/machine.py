@@ -147,9 +147,7 @@ def disk(folder: str) -> int | None:
 
 def capacity(folder: str, stated: Resources) -> Resources:
     """Return what this node has, with what was stated of it taken as said."""
-    return stated.over(
-        Resources(cores=cores(), memory=memory(), disk=disk(folder), gpus=0)
-    )
+    return stated.over(Resources(cores=cores(), memory=memory(), disk=disk(folder), gpus=0))
 
 
 @dataclass(slots=True)

@@ -12,14 +12,13 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..resources import Usage
 from .proc import PAGE, Status, parse_io, parse_status
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(NamedTuple):
     """What the meter found out about one call.
 
     Attributes:
@@ -40,6 +39,12 @@ class Finding:
 def _written(text: bytes) -> int:
     at = text.find(b"wchar: ")
     return int(text[at + 7 : text.find(b"\n", at)]) if at >= 0 else -1
+
+
+def _same_io(after: bytes, before: bytes) -> bool:
+    """Return whether nothing was written, and nothing moved from or to storage."""
+    new, old = after.split(b"\n"), before.split(b"\n")
+    return new[1:2] == old[1:2] and new[4:] == old[4:]
 
 
 class Meter:
@@ -87,7 +92,6 @@ class Meter:
             os.write(self._clear, b"5")
         self.resident, self._anonymous = self._memory()
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
-        self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._io_text = os.pread(self._io, 512, 0) if self._io >= 0 else b""
 
     def finish(self, wall_time: float, exit: int | None = None) -> Finding:
@@ -97,26 +101,36 @@ class Meter:
         io = os.pread(self._io, 512, 0) if self._io >= 0 else b""
         text = os.pread(self._status, 4096, 0) if self._status >= 0 else b""
         status = parse_status(text)
-        read_before, written_before = parse_io(self._io_text)
-        read_after, written_after = parse_io(io)
+        wrote = not io
+        read = written = 0
+        # Reading this changes the counts of reads; of a call that wrote nothing, no other.
+        if not _same_io(io, self._io_text):
+            before, after = parse_io(self._io_text), parse_io(io)
+            read, written = after[0] - before[0], after[1] - before[1]
+            wrote = _written(io) != _written(self._io_text)
         low, high = self._own_memory(status, own.ru_minflt - self._usage.ru_minflt)
         waited_for = children.ru_minflt != self._children.ru_minflt
         usage = Usage(
             wall_time=wall_time,
-            cpu_user=own.ru_utime - self._usage.ru_utime
-            + children.ru_utime - self._children.ru_utime,
-            cpu_system=own.ru_stime - self._usage.ru_stime
-            + children.ru_stime - self._children.ru_stime,
+            cpu_user=own.ru_utime
+            - self._usage.ru_utime
+            + children.ru_utime
+            - self._children.ru_utime,
+            cpu_system=own.ru_stime
+            - self._usage.ru_stime
+            + children.ru_stime
+            - self._children.ru_stime,
             memory=high,
             memory_low=low,
             memory_resident=status.high_water,
-            read_bytes=read_after - read_before,
-            write_bytes=written_after - written_before,
+            read_bytes=read,
+            write_bytes=written,
             threads=status.threads,
             start=self._start,
             exit=exit,
         )
-        wrote = _written(io) != _written(self._io_text) or not io
+        # Nothing of this process has children between two calls: the next begins with these.
+        self._children = children
         return Finding(usage, wrote, waited_for or has_children(), text, status)
 
     def _own_memory(self, status: Status, faults: int) -> tuple[int, int]:
