@@ -428,8 +428,9 @@ class Dispatcher:
 
     def read_size(self, worker: Worker) -> int:
         """How much may be read from a worker now."""
-        if worker.held and worker.gone is None:
-            return 0
+        if worker.settling is not None:
+            # Of a worker that is gone, no more comes than its socket holds.
+            return 0 if worker.gone is None else _READ
         if worker.gone is not None and (worker.handing is None or worker.handing.killed):
             return _READ
         if not worker.handing_left:
@@ -451,6 +452,13 @@ class Dispatcher:
 
     def on_worker_frame(self, worker: Worker, frame: Frame) -> None:
         """A worker answers."""
+        if worker.settling is not None or worker.deferred:
+            # The farm hears of calls in their order.
+            worker.deferred.append(frame)
+        else:
+            self._take_frame(worker, frame)
+
+    def _take_frame(self, worker: Worker, frame: Frame) -> None:
         if not worker.sent:
             return
         attempt = worker.sent[0]
@@ -494,10 +502,13 @@ class Dispatcher:
 
     def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
         """Pass on bytes of a large result or item."""
+        if worker.settling is not None or worker.deferred:
+            worker.deferred.append(bytes(data))
+        else:
+            self._pass_bulk(worker, data)
+
+    def _pass_bulk(self, worker: Worker, data: memoryview) -> None:
         attempt = worker.handing
-        if worker.held:
-            worker.early.append(bytes(data))
-            return
         if attempt is None or len(data) > worker.handing_left:
             raise RemoteProtocolError("bulk from a worker that announced none")
         invocation = attempt.run.invocation
@@ -545,7 +556,6 @@ class Dispatcher:
         large = ended.size > len(ended.body)
         if large:
             self._hand_over(worker, attempt, ended.size)
-            worker.held = True
         if large or not worker.leaving:
             # Who leaves with nothing more to hand over is gone in a moment.
             ends = worker.leaving or Flag.TREE in flags
@@ -587,35 +597,61 @@ class Dispatcher:
             return
         worker.settling = None
         self._conclude(worker, attempt, message.usage, message.tail)
-        worker.held = False
-        early, worker.early = worker.early, []
-        for data in early:
-            self.on_worker_bulk(worker, memoryview(data))
+        self._replay(worker)
         self.pool.resume(worker)
+
+    def _replay(self, worker: Worker) -> None:
+        """Go on with what a worker said while its supervisor was asked."""
+        while worker.deferred and worker.settling is None:
+            each = worker.deferred.popleft()
+            if isinstance(each, Frame):
+                self._take_frame(worker, each)
+            else:
+                self._pass_bulk(worker, memoryview(each))
 
     def on_gone(self, worker: Worker, gone: internal.WorkerGone) -> None:
         """A worker and its tree are gone: answer for what it had, take back the rest."""
         self._leave(worker)
         self._stalled.pop(worker, None)
-        settling, worker.settling = worker.settling, None
-        if worker.handing_left and settling is None:
+        if worker.handing_left and worker.settling is None:
             invocation = worker.handing.run.invocation
             self._outbox.close(invocation)
             lost = Lost(invocation, "its process died while it handed over its result")
             self._outbox.send_in_order(invocation, encode(lost))
-        crashed = None
-        if worker.sent and worker.sent[0].sequence <= gone.sequence:
-            crashed = worker.sent.popleft()
-        rest = list(worker.sent)
+        while (attempt := worker.settling) is not None:
+            worker.settling = None
+            last = attempt.sequence == gone.sequence
+            if worker.handing is attempt and _bulk_in(worker) < worker.handing_left:
+                # Its result went down with it.
+                self._outbox.close(attempt.run.invocation)
+                worker.deferred.clear()
+                self._answer_crash(worker, attempt, gone)
+            else:
+                seen = gone.usage if last else Usage()
+                self._conclude(worker, attempt, seen, gone.tail, gone if last else None)
+            self._replay(worker)
+        self._take_over(worker, gone)
+
+    def _take_over(self, worker: Worker, gone: internal.WorkerGone) -> None:
+        """See to what lies in the inbox of a worker that is gone."""
+        left = list(worker.sent)
         worker.sent.clear()
-        self._put_back(rest)
-        if settling is not None and settling.ended.size > len(settling.ended.body):
-            # Its result went down with it.
-            crashed, settling = settling, None
-        if settling is not None:
-            self._conclude(worker, settling, gone.usage, gone.tail, gone, crashed)
-        if crashed is not None:
-            self._answer_crash(worker, crashed, gone)
+        if not left:
+            return
+        slot, first = worker.slot, left[0]
+        self._put_back(left[1:])
+        if first.sequence <= gone.sequence:
+            self._answer_crash(worker, first, gone)
+        elif slot.attempt is not first:
+            self._put_back([first])
+        else:
+            # It has the lane, but had not begun: another worker runs it.
+            first.worker = None
+            self.pool.give_back(slot)
+            if first.killed:
+                self._fail_unstarted(first, Outcome.KILLED, None)
+            else:
+                self._stage(first)
 
     def before_slot_lost(self) -> None:
         """End what the workers of a supervisor have started that has died."""
@@ -637,7 +673,6 @@ class Dispatcher:
         seen: Usage,
         tail: bytes,
         gone: internal.WorkerGone | None = None,
-        next_one: Attempt | None = None,
     ) -> None:
         """Answer with a result, after its supervisor has said what it saw.
 
@@ -647,7 +682,6 @@ class Dispatcher:
             seen: The supervisor's view.
             tail: The end of its output.
             gone: How the worker ended, if it has.
-            next_one: The call that the worker had begun after this one.
         """
         ended = attempt.ended
         usage = most(seen, ended.usage)
@@ -667,12 +701,12 @@ class Dispatcher:
             self._outbox.close(attempt.run.invocation)
             worker.handing = None
             worker.handing_left = 0
-            worker.early = []
+            worker.deferred.clear()
             self._dispose(worker)
         if answer.outcome is not Outcome.RETURNED:
             answer = replace(answer, output=tail)
         self._calls.group(attempt).note(usage.wall_time)
-        self._answer(attempt, answer, worker, next_one)
+        self._answer(attempt, answer, worker)
 
     def _answer_crash(self, worker: Worker, attempt: Attempt, gone: internal.WorkerGone) -> None:
         """Answer for a call that ended with its process."""
@@ -692,21 +726,16 @@ class Dispatcher:
             worker,
         )  # fmt: skip
 
-    def _answer(
-        self, attempt: Attempt, ended: Ended, worker: Worker | None, next_one: Attempt | None = None
-    ) -> None:
+    def _answer(self, attempt: Attempt, ended: Ended, worker: Worker | None) -> None:
         """Send the answer, and let the next one of the group have the lane."""
-        follower = self._follow(attempt, worker, next_one)
+        follower = self._follow(attempt, worker)
         answer = replace(ended, next=follower.run.invocation if follower is not None else 0)
         self._outbox.send_in_order(ended.invocation, encode(answer))
         self._go_on(attempt, worker.slot if worker is not None else None, worker, follower)
 
-    def _follow(
-        self, attempt: Attempt, worker: Worker | None, next_one: Attempt | None = None
-    ) -> Attempt | None:
-        follower = next_one
-        if follower is None and worker is not None and worker.sent:
-            follower = worker.sent[0]
+    def _follow(self, attempt: Attempt, worker: Worker | None) -> Attempt | None:
+        """Forget an attempt; return the one that takes over its lane."""
+        follower = worker.sent[0] if worker is not None and worker.sent else None
         if follower is not None:
             follower.step = Step.RUNNING
         return self._calls.follow(attempt, follower)
@@ -773,6 +802,11 @@ def _of_sequence(worker: Worker, sequence: int) -> Attempt | None:
             found: Attempt = attempt
             return found
     return None
+
+
+def _bulk_in(worker: Worker) -> int:
+    """Return the bytes of bulk among what a worker said that was not passed on yet."""
+    return sum(len(each) for each in worker.deferred if isinstance(each, bytes))
 
 
 def _without_payload(ended: Ended, outcome: Outcome) -> Ended:

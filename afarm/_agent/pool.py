@@ -101,9 +101,8 @@ class Worker:
     leaving: bool = False
     relaying: Any = None
     settling: Any = None
-    held: bool = False
     gone: Any = None  # how it ended, while what it sent is still being read
-    early: list[bytes] = field(default_factory=list)
+    deferred: deque[Frame | bytes] = field(default_factory=deque)
     checked: int = -1
     watched: float = 0.0  # when its supervisor was last told that it gets calls
     watched_limits: Any = None
