@@ -118,6 +118,9 @@ class Dispatcher:
         self._problems[environment] = problem
         self._recipes.pop(environment, None)
         self._tell(EnvironmentState(environment, problem, ""))
+        for key in [key for key in self._starting if key.environment == environment]:
+            for attempt in list(self._starting[key]):
+                self._fail_unstarted(attempt, Outcome.UNUSABLE, problem)
         self._try_staged()
 
     def blob_arrived(self) -> None:
@@ -659,10 +662,9 @@ class Dispatcher:
 
     def on_slot_lost(self, slot: Slot) -> None:
         """A supervisor is gone, and its workers with it."""
-        holder = slot.attempt
-        slot.attempt = None
-        if holder is not None and holder.step is Step.STARTING:
-            self._start(holder)
+        # Who waited for it waits for another.
+        for attempt in self._starting.pop(slot.template.key, ()):
+            self._stage(attempt)
 
     # --- answers
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import socket
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
 from .._monitor import tree
@@ -31,6 +30,10 @@ from .template import Plan
 
 # What a worker may send: results of the farm's protocol.
 _FROM_WORKER = frozenset({67, 68, 69})
+
+# Templates kept; each holds what its environment imports, 20 to 200 MB. One for each
+# environment and number of threads; more are kept only while they are in use.
+_TEMPLATES = 8
 
 # The end of what a template printed, for when it does not come up.
 _NOISE = 4096
@@ -130,10 +133,13 @@ class Template:
 
     number: int
     key: Key
+    recipe: Recipe
     pid: int
     channel: Channel
     noise: int  # the descriptor of what it prints
     ready: bool = False
+    notes: str = ""
+    used: float = 0.0  # when one of its slots was last taken or made
     heard: bytearray = field(default_factory=bytearray)
     slots: set[int] = field(default_factory=set)
     forking: int = 0
@@ -208,6 +214,7 @@ class Pool:
         for slot in reversed(idle):  # last in, first out: its memory is warm
             if slot.spare is not None and (reuse or not slot.spare.sequence):
                 idle.remove(slot)
+                slot.template.used = self._loop.now
                 return slot
         return None
 
@@ -379,7 +386,9 @@ class Pool:
         """Return the template of this kind; started if it is not there."""
         found = self._templates.get(key)
         if found is None:
+            self._make_room()
             found = self._templates[key] = self._start(key, recipe)
+        found.used = self._loop.now
         return found
 
     def _start(self, key: Key, recipe: Recipe) -> Template:
@@ -394,7 +403,7 @@ class Pool:
         theirs.close()
         os.close(their_noise)
         channel = Channel(ours, internal.TO_AGENT)
-        template = Template(self._count, key, pid, channel, noise)
+        template = Template(self._count, key, recipe, pid, channel, noise)
         os.set_blocking(noise, False)
         plan = Plan(*self._folders, path=recipe.path, preload=recipe.preload)
         channel.send(program)
@@ -412,10 +421,22 @@ class Pool:
         for frame in found:
             message = decode(frame) if isinstance(frame, Frame) else None
             if isinstance(message, internal.Ready):
+                if message.problem:
+                    self._start_bare(template, message.problem)
+                    return
                 template.ready = True
-                self._owner.on_template(template, message.problem, message.notes)
+                notes = "; ".join(filter(None, (template.notes, message.notes)))
+                self._owner.on_template(template, "", notes)
                 for _ in range(template.forking):
                     self._fork(template)
+
+    def _start_bare(self, template: Template, why: str) -> None:
+        """Replace a template that must not fork by one that has imported nothing."""
+        bare = replace(template.recipe, preload=[])
+        fresh = self._templates[template.key] = self._start(template.key, bare)
+        fresh.forking = template.forking
+        fresh.notes = f"workers import for themselves: {why}"
+        self._close_template(template)
 
     def _read_noise(self, template: Template) -> None:
         try:
@@ -428,31 +449,42 @@ class Pool:
             template.noise = -1
         template.heard = (template.heard + data)[-_NOISE:]
 
-    def _lose_template(self, template: Template) -> None:
-        """A template is gone, by itself or because it never came up."""
+    def _close_template(self, template: Template) -> None:
+        """Let go of a template: it ends, and its supervisors with it."""
+        if template.channel.closed:
+            return
         if template.noise >= 0:
             self._read_noise(template)
+        if template.noise >= 0:
+            self._loop.forget(template.noise)
+            os.close(template.noise)
+            template.noise = -1
         self._loop.forget(template.channel.sock.fileno())
         template.channel.close()
+
+    def _lose_template(self, template: Template) -> None:
+        """A template is gone, by itself or because it never came up."""
+        self._close_template(template)
         if self._templates.get(template.key) is template:
             del self._templates[template.key]
         if not template.ready:
             heard = template.heard.decode("utf-8", "replace").strip()
             self._owner.on_template(template, heard or "its interpreter does not start", "")
 
-    def drop(self, environment: int) -> None:
-        """End the templates of an environment, and so their slots."""
-        for template in list(self._templates.values()):
-            if template.key.environment == environment:
-                template.channel.close()
+    def _make_room(self) -> None:
+        """End the templates that nobody has used for longest, above `_TEMPLATES` of them."""
+        idle = [
+            template
+            for template in self._templates.values()
+            if template.ready and not template.forking and not self._is_busy(template)
+        ]
+        idle.sort(key=lambda template: template.used)
+        for template in idle[: max(0, len(self._templates) - _TEMPLATES + 1)]:
+            del self._templates[template.key]
+            self._close_template(template)
 
-    def end(self) -> None:
-        """Ask every process to end with everything it started."""
-        for slot in self.slots:
-            slot.channel.close()
-        for template in self._templates.values():
-            with contextlib.suppress(OSError):
-                os.kill(template.pid, signal.SIGTERM)
+    def _is_busy(self, template: Template) -> bool:
+        return any(self._slots[number].attempt is not None for number in template.slots)
 
 
 def _environment(inherited: Mapping[str, str], threads: int, hash_seed: int) -> dict[str, str]:

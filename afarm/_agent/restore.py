@@ -8,7 +8,7 @@ when threads, children, descriptors or memory are left.
 from __future__ import annotations
 
 import _locale
-import _signal
+import _signal  # type: ignore[import-not-found]  # its C half, without enumerations
 import contextlib
 import os
 import random

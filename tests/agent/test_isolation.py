@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import json
 import locale
 import multiprocessing
 import os
@@ -20,7 +21,15 @@ import numpy as np
 import psutil
 import pytest
 
-from afarm._wire.messages import Kill, KillReason, Outcome, Output, Reading
+from afarm._wire.messages import (
+    Environment,
+    EnvironmentState,
+    Kill,
+    KillReason,
+    Outcome,
+    Output,
+    Reading,
+)
 from afarm.resources import Resources
 
 from .driver import Driver
@@ -429,3 +438,42 @@ def test_a_worker_that_keeps_memory_is_replaced(driver: Driver) -> None:
 
     pid = driver.call(keep, reuse=True).value
     assert driver.call(os.getpid, reuse=True).value != pid
+
+
+def test_templates_with_threads_are_not_forked(
+    start: Callable[..., Driver], tmp_path: Path
+) -> None:
+    (tmp_path / "restless.py").write_text(
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()\n"
+    )
+    driver = start()
+    description = {
+        "in_place": True, "executable": sys.executable, "path": [str(tmp_path), *sys.path],
+        "preload": ["restless"],
+    }  # fmt: skip
+    driver.send(Environment(9, json.dumps(description)))
+    state = driver.wait(
+        lambda: next((s for s in driver.of(EnvironmentState) if s.environment == 9), None)
+    )
+    assert state.problem == ""
+    assert "import for themselves" in state.notes
+    assert driver.call(lambda: threading.active_count(), environment=9).value == 1
+
+
+def test_idle_templates_make_room_for_others(start: Callable[..., Driver]) -> None:
+    driver = start()
+    for cores in range(1, 13):
+        driver.call(abs, -1, limits=Resources(cores=cores))
+    agent = psutil.Process(driver.process.pid)
+    wait_until(lambda: len(agent.children()) <= 8)
+    assert driver.call(abs, -1).value == 1
+
+
+def test_a_template_that_does_not_come_up_fails_what_waits_for_it(
+    start: Callable[..., Driver],
+) -> None:
+    driver = start()
+    description = {"in_place": True, "executable": "/bin/false", "path": []}
+    driver.send(Environment(9, json.dumps(description)))
+    assert driver.call(abs, -1, environment=9).outcome is Outcome.UNUSABLE
