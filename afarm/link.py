@@ -198,7 +198,7 @@ class Link:
         except TimeoutError as exc:
             self.abort()
             raise NodeError(
-                f"{self.node.name}: connected, but no agent answered within {HELLO_TIMEOUT:g} s"
+                f"node {self.node.name}: connected, but no agent answered within {HELLO_TIMEOUT:g} s"
                 f"{self._what_was_said()}",
                 node=self.node.name,
             ) from exc
@@ -378,7 +378,7 @@ class Link:
 
     def connection_lost(self, exc: Exception | None) -> None:
         reason = self._farewell or (str(exc) if exc else "the connection was closed")
-        self._lose(reason)
+        self._lose(reason.removeprefix(f"node {self.node.name}: "))
 
     def _skip_noise(self, data: Buffer) -> Buffer:
         """Return what follows the agent's magic, or nothing while it has not come."""
@@ -415,7 +415,7 @@ class Link:
             self._connection.abort()
         if not self._ready.done():
             said = self._what_was_said()
-            reason = f"{self.node.name}: its agent did not start: {reason}{said}"
+            reason = f"node {self.node.name}: its agent did not start: {reason}{said}"
             self._ready.set_exception(NodeError(reason, node=self.node.name))
             self._ready.exception()  # looked at: `open` may have been cancelled
         elif self.hello is not None:

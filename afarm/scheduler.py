@@ -253,7 +253,7 @@ class Scheduler:
         except NodeError as exc:
             reason = str(exc)
         except OSError as exc:
-            reason = f"{name}: {exc}"
+            reason = f"node {name}: {exc}"
         if reason is None:
             assert link.hello is not None
             self.links[name] = link

@@ -88,7 +88,7 @@ async def test_a_module_that_is_missing_here_too_is_named_before_anything_is_sen
     farm: afarm.Farm,
 ) -> None:
     def needs() -> None:
-        pass  # type: ignore[import-not-found]
+        import no_such_module_anywhere  # type: ignore[import-not-found]  # noqa: F401
 
     with pytest.raises(afarm.DependencyError, match="no_such_module_anywhere"):
         await farm.submit(needs)
