@@ -39,6 +39,7 @@ class Scratch:
                 return 0
         except OSError:  # the call has removed its own folder, or locked itself out
             pass
+        open_up(self._path)
         size = disk_usage(self._path)
         os.chdir(self._folder)
         remove(self._path)
@@ -86,18 +87,19 @@ def removed_empty(path: str) -> bool:
 
 def remove(path: str) -> None:
     """Remove a folder and everything below it, also where its modes forbid that."""
-    if removed_empty(path):
+    if removed_empty(path) or not os.path.lexists(path):
         return
-    if not os.path.lexists(path):
-        return
+    open_up(path)
+    shutil.rmtree(path, ignore_errors=True)
 
-    def allow(function: object, name: str, error: object) -> None:
+
+def open_up(path: str) -> None:
+    """Give the owner all rights in a folder and in those below it."""
+    pending = [path]
+    while pending:
+        folder = pending.pop()
         with contextlib.suppress(OSError):
-            os.chmod(os.path.dirname(name), 0o700)
-            if os.path.isdir(name) and not os.path.islink(name):
-                os.chmod(name, 0o700)
-                shutil.rmtree(name, ignore_errors=True)
-            else:
-                os.unlink(name)
-
-    shutil.rmtree(path, onerror=allow)
+            if os.stat(folder).st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                os.chmod(folder, 0o700)
+            with os.scandir(folder) as entries:
+                pending += [e.path for e in entries if e.is_dir(follow_symlinks=False)]

@@ -23,7 +23,7 @@ from ..resources import Resources, Usage
 from . import internal, system
 from .output import COALESCE, Pipes
 from .page import BEGUN, CLEAN, ENDED, SETTLED, Page
-from .scratch import disk_usage, remove, removed_empty
+from .scratch import disk_usage, open_up, remove, removed_empty
 from .watch import CallWatch
 from .worker import run_worker
 
@@ -309,6 +309,7 @@ class Supervisor:
         worker.pipes.read_all()
         tail = worker.pipes.finish(int(worker.slot[BEGUN]))
         if os.path.exists(worker.folder) and not removed_empty(worker.folder):
+            open_up(worker.folder)
             left = disk_usage(worker.folder)
             if watch is not None and left:
                 usage = most(usage, Usage(disk=left, wall_time=usage.wall_time))
