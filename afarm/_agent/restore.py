@@ -75,8 +75,8 @@ class State:
         self._path = list(sys.path)
         self.recursion = sys.getrecursionlimit()
 
-    def restore(self, status: bytes) -> str:
-        """Put back what the last call has changed; return why this process must go, or ``""``.
+    def left(self, status: bytes) -> str:
+        """Return what the last call has left, so that this process must go, or ``""``.
 
         Args:
             status: The text of ``/proc/self/status`` after the call.
@@ -84,6 +84,16 @@ class State:
         if _field(status, b"\nThreads:") != self._threads:
             return "threads are left"
         self._restore_streams()
+        if _lowest_free() != self._free:
+            return "descriptors are left"
+        return ""
+
+    def restore(self, status: bytes) -> None:
+        """Put back what the last call has changed.
+
+        Args:
+            status: The text of ``/proc/self/status`` after the call.
+        """
         if _environment() != self._environment:
             for name in [n for n in os.environ if os.fsencode(n) not in self._environment]:
                 del os.environ[name]
@@ -102,9 +112,6 @@ class State:
             sys.path[:] = self._path
         if sys.getrecursionlimit() != self.recursion:
             sys.setrecursionlimit(self.recursion)
-        if _lowest_free() != self._free:
-            return "descriptors are left"
-        return ""
 
     def _restore_streams(self) -> None:
         sys.stdin, sys.stdout, sys.stderr, sys.displayhook, sys.excepthook = self._files

@@ -70,7 +70,7 @@ class Worker:
         self._streams = (system.move_high(os.dup(1)), system.move_high(os.dup(2)))
         self._state: restore.State | None = None
         self._sequence = 0
-        self._credit = 0
+        self._seeded = False
 
     def serve(self) -> None:
         """Serve calls until the socket ends or this process is to be replaced."""
@@ -109,7 +109,7 @@ class Worker:
         return self._answer(call, reuse)
 
     def _answer(self, call: _Call, reuse: bool) -> bool:
-        """Put this process in order and send the outcome; return whether it serves on."""
+        """Send the outcome and put this process in order; return whether it serves on."""
         finding = call.finding
         leaving = not reuse
         # Numbers: combining members of an enumeration takes 2 us each.
@@ -138,9 +138,17 @@ class Worker:
         )  # fmt: skip
         if not inline:
             self._inbox.send_bulk(run.invocation, payload.parts)
-        if flags & _TREE and not leaving:
+        if leaving:
+            return False
+        if flags & _TREE:
             self._wait_settled()
-        return not leaving
+        # Whoever waits for the result need not wait for this. If something cannot be put
+        # back as it was, this process ends, between two calls.
+        assert self._state is not None
+        self._state.restore(finding.text)
+        restore.seed_generators()
+        self._seeded = True
+        return True
 
     def _wait_settled(self) -> None:
         """Wait until the supervisor has ended the orphans of a call that started processes.
@@ -153,10 +161,10 @@ class Worker:
             pause = min(2 * pause, 1e-3)
 
     def _has_left_something(self, finding: Finding) -> bool:
-        """Put this process in order; return whether it must be replaced."""
+        """Return whether the call left something, so that this process must be replaced."""
         assert self._state is not None
         try:
-            if self._state.restore(finding.text):
+            if self._state.left(finding.text):
                 return True
         except Exception:  # what cannot be put back as it was is left behind with the process
             return True
@@ -251,7 +259,8 @@ class _Call:
             os.environ.update(self._environment)
         if self._cwd:
             os.chdir(os.path.expanduser(self._cwd))
-        restore.seed_generators()
+        if not worker._seeded:
+            restore.seed_generators()
         function = worker._values.function(self.run.function)
         args, kwargs = worker._values.arguments(groups)
         return function, args, kwargs
