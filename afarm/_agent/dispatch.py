@@ -14,7 +14,6 @@ from dataclasses import replace
 from .._monitor.limits import exceeded, most
 from .._wire.frames import Frame, pack_header
 from .._wire.messages import (
-    Credit,
     Ended,
     EnvironmentState,
     Item,
@@ -31,17 +30,17 @@ from .._wire.messages import (
     Run,
     decode,
     encode,
-    unpack_usage,
 )
 from ..errors import RemoteProtocolError
 from ..resources import Usage
 from . import internal
+from .answers import HEAD, bulk_in, of_sequence, usage_of, with_next, without_payload
 from .blobs import Blobs
 from .calls import Attempt, Calls, Step
+from .inboxes import Inboxes
 from .internal import Flag
 from .loop import Loop
 from .outbox import Outbox
-from .page import BEGUN, VISIBLE, WITHDRAWN_FROM, WITHDRAWN_TO
 from .pool import Key, Pool, Recipe, Slot, Template, Worker
 from .results import dump_failure
 
@@ -49,27 +48,9 @@ _ENDED: int = Ended.kind
 _ITEM: int = Item.kind
 _RETURNED: int = Returned.kind
 
-# Calls that lie in a worker's inbox behind the one it runs, where calls take less than
-# _SHORT seconds: the worker goes on without waiting for the agent.
-_AHEAD = 8
-_SHORT = 0.002
-
-# A worker that has not ended a call for so long gives back what it has not begun.
-_STUCK = 0.02
-
-# The supervisor of a worker that is given short calls is told at most so often.
-_WATCH_EVERY = 0.5
-
-# Bytes on their way into a worker, after which no more are relayed to it.
-_RELAYED = 1 << 20
-
 # What is read at once from a worker that answers short calls.
 _READ = 1 << 16
 
-# The start of `Ended`: attempt, outcome, exit, next, size; then the usage.
-_HEAD = struct.Struct("<qBqqq")
-_NEXT = struct.Struct("<q")
-_NEXT_AT = 17
 
 
 class Dispatcher:
@@ -94,7 +75,9 @@ class Dispatcher:
         self._staging: set[Attempt] = set()
         self._starting: dict[Key, deque[Attempt]] = {}
         self._stalled: dict[Worker, None] = {}
-        self._checking = False
+        self._inboxes = Inboxes(
+            loop, outbox, blobs, self._calls, lambda: self.pool.slots, self._missing, self._put_back
+        )
 
     @property
     def running(self) -> int:
@@ -136,7 +119,7 @@ class Dispatcher:
         elif attempt.step is Step.STAGING:
             self._stage(attempt)
         else:
-            self._send_ahead_in(attempt)
+            self._inboxes.send_ahead(attempt)
 
     def expects(self, subject: int) -> bool:
         """Whether bulk with this subject is the arguments of an attempt."""
@@ -152,7 +135,7 @@ class Dispatcher:
             raise RemoteProtocolError(f"more bytes than invocation {subject} announced")
         attempt.parked.append(bytes(data))
         if attempt.worker is not None and attempt.worker.relaying is attempt:
-            self._relay(attempt)
+            self._inboxes.relay(attempt)
 
     def kill(self, message: Kill) -> None:
         """Stop an attempt, or drop it."""
@@ -166,10 +149,10 @@ class Dispatcher:
             self._fail_unstarted(attempt, Outcome.KILLED, None)
         elif attempt.step is Step.SENT:
             attempt.killed = True
-            self._withdraw(attempt.worker)
+            self._inboxes.withdraw(attempt.worker)
         elif attempt.step is Step.RUNNING:
             attempt.killed = True
-            self._dispose(attempt.worker)
+            self._inboxes.dispose(attempt.worker)
 
     def recall(self, message: Recall) -> None:
         """Give an attempt back if it has not started."""
@@ -180,7 +163,7 @@ class Dispatcher:
             self._give_back(attempt)
         elif attempt.step is Step.SENT:
             attempt.killed = True
-            self._withdraw(attempt.worker)
+            self._inboxes.withdraw(attempt.worker)
 
     def resize(self, message: Resize) -> None:
         """Change the limits of an attempt."""
@@ -188,13 +171,13 @@ class Dispatcher:
         if attempt is not None:
             attempt.limits = message.limits
             if attempt.step is Step.RUNNING:
-                self._watch(attempt.worker, attempt)
+                self._inboxes.watch(attempt.worker, attempt)
 
     def more(self, message: More) -> None:
         """The caller of a stream takes more items."""
         attempt = self._calls.get(message.invocation, message.attempt)
         if attempt is not None and attempt.step is Step.RUNNING:
-            self._send(attempt.worker, encode(message))
+            self._inboxes.send(attempt.worker, encode(message))
 
     # --- staging
 
@@ -248,7 +231,7 @@ class Dispatcher:
         key = self._key(attempt)
         slot = self.pool.take(key, attempt.reuse)
         if slot is not None:
-            self._give(slot, attempt)
+            self._inboxes.give(slot, attempt)
             return
         attempt.step = Step.STARTING
         waiting = self._starting.setdefault(key, deque())
@@ -256,164 +239,7 @@ class Dispatcher:
         if self.pool.coming(key) < len(waiting):
             self.pool.add_slot(key, self._recipes[key.environment])
 
-    # --- giving calls to workers
-
-    def _give(self, slot: Slot, attempt: Attempt) -> None:
-        """Let an attempt begin in a slot's free worker."""
-        worker = slot.spare
-        assert worker is not None
-        slot.attempt = attempt
-        if not attempt.reuse:
-            slot.spare = None
-        self._hand(worker, attempt)
-        attempt.step = Step.RUNNING
-        self._watch_if_due(worker, attempt)
-        self._fill(worker)
-
-    def _hand(self, worker: Worker, attempt: Attempt) -> None:
-        """Put an attempt into a worker's inbox."""
-        run = attempt.run
-        attempt.worker = worker
-        worker.sent.append(attempt)
-        worker.sequence += 1
-        attempt.sequence = worker.sequence
-        if run.function not in worker.functions:
-            worker.functions.add(run.function)
-            pickled = self._blobs.functions.get(run.function)
-            if pickled is not None:
-                self._send(worker, encode(internal.Function(run.function, pickled)))
-        self._send(worker, attempt.frame)
-        if attempt.bulk:
-            worker.relaying = attempt
-            self._relay(attempt)
-
-    def _send(self, worker: Worker, data: bytes) -> None:
-        worker.channel.send(data)
-        self._loop.touch(worker.channel)
-
-    def _relay(self, attempt: Attempt) -> None:
-        """Pass on arguments that have come, as far as the worker reads them."""
-        worker = attempt.worker
-        channel = worker.channel
-        while attempt.parked and channel.queued < _RELAYED:
-            data = attempt.parked.popleft()
-            self._send(worker, pack_header(1, attempt.run.invocation, len(data)))
-            channel.send(data)
-            self._grant(attempt, len(data))
-        if attempt.arrived == attempt.bulk and not attempt.parked:
-            worker.relaying = None
-            channel.drained = None
-        else:
-            channel.drained = lambda: self._relay(attempt) if attempt.parked else None
-
-    def _grant(self, attempt: Attempt, amount: int) -> None:
-        if attempt.arrived < attempt.bulk:
-            self._tell(Credit(attempt.run.invocation, amount))
-
-    def _fill(self, worker: Worker) -> None:
-        """Send short calls ahead to a worker that serves many."""
-        first = worker.sent[0] if worker.sent else None
-        if first is None or not first.reuse or worker.leaving or first.killed:
-            return
-        withdrawn = worker.words[WITHDRAWN_TO]
-        if worker.words[WITHDRAWN_FROM] <= worker.sent[-1].sequence <= withdrawn:
-            return  # until it is known what it skips
-        group = self._calls.group(first)
-        if not group.queue or group.wall_time is None or group.wall_time > _SHORT:
-            return
-        while group.queue and len(worker.sent) <= _AHEAD:
-            attempt = group.queue[0]
-            if attempt.bulk or self._missing(attempt):
-                break
-            group.queue.popleft()
-            attempt.step = Step.SENT
-            self._hand(worker, attempt)
-        if not self._checking and len(worker.sent) > 1:
-            self._checking = True
-            self._loop.later(_STUCK, self._check_inboxes)
-
-    def _send_ahead_in(self, attempt: Attempt) -> None:
-        """Find a worker that a newly queued call may be sent ahead to."""
-        group = self._calls.group(attempt)
-        if group.wall_time is None or group.wall_time > _SHORT or not attempt.reuse:
-            return
-        best: Worker | None = None
-        for slot in self.pool.slots:
-            holder = slot.attempt
-            if holder is None or holder.run.group != attempt.run.group or slot.spare is None:
-                continue
-            if best is None or len(slot.spare.sent) < len(best.sent):
-                best = slot.spare
-        if best is not None and best.sent and len(best.sent) <= _AHEAD:
-            self._fill(best)
-
-    def _watch_if_due(self, worker: Worker, attempt: Attempt) -> None:
-        """Tell the supervisor of a call: of each under fork, now and then under reuse."""
-        if (
-            not attempt.reuse
-            or attempt.limits != worker.watched_limits
-            or self._loop.now - worker.watched > _WATCH_EVERY
-        ):
-            self._watch(worker, attempt)
-
-    def _watch(self, worker: Worker, attempt: Attempt) -> None:
-        worker.watched = self._loop.now
-        worker.watched_limits = attempt.limits
-        message = internal.Watch(
-            worker.number, worker.sequence, attempt.run.isolation, attempt.limits
-        )
-        worker.slot.channel.send(encode(message))
-        self._loop.touch(worker.slot.channel)
-
-    def _dispose(self, worker: Worker) -> None:
-        self._leave(worker)
-        worker.slot.channel.send(encode(internal.Dispose(worker.number)))
-        self._loop.touch(worker.slot.channel)
-
     # --- taking calls back
-
-    def _check_inboxes(self) -> None:
-        """Take calls back from workers that have been at one for long."""
-        self._checking = False
-        for slot in self.pool.slots:
-            worker = slot.spare
-            if worker is None or len(worker.sent) < 2:
-                continue
-            if not self._checking:
-                self._checking = True
-                self._loop.later(_STUCK, self._check_inboxes)
-            begun = int(worker.words[BEGUN])
-            if begun == worker.checked:
-                self._withdraw(worker)
-            worker.checked = begun
-
-    def _withdraw(self, worker: Worker) -> None:
-        """Keep a worker from beginning what lies in its inbox; see `page`."""
-        if worker.words[WITHDRAWN_TO] > worker.words[BEGUN] or worker.leaving:
-            return  # under way
-        if len(worker.sent) < 2:
-            return
-        worker.words[WITHDRAWN_FROM] = worker.sent[1].sequence
-        worker.words[WITHDRAWN_TO] = worker.sequence
-        self._loop.later(VISIBLE, lambda: self._take_back(worker))
-
-    def _take_back(self, worker: Worker) -> None:
-        """Take back what a worker has not begun and never will."""
-        if worker.channel.closed or worker.leaving:
-            return  # `WorkerGone` sees to them
-        begun = int(worker.words[BEGUN])
-        back: deque[Attempt] = deque()
-        while worker.sent and worker.sent[-1].sequence > begun:
-            back.appendleft(worker.sent.pop())
-        self._put_back(back)
-        if worker.sent and worker.sent[0].killed:
-            # It has begun, or says within microseconds that it has not.
-            attempt = worker.sent[0]
-            self._loop.later(VISIBLE, lambda: self._dispose_if_begun(worker, attempt))
-
-    def _dispose_if_begun(self, worker: Worker, attempt: Attempt) -> None:
-        if worker.sent and worker.sent[0] is attempt and not worker.leaving:
-            self._dispose(worker)
 
     def _put_back(self, attempts: Sequence[Attempt]) -> None:
         """Queue attempts again that were taken back, or return those that were asked for."""
@@ -474,7 +300,7 @@ class Dispatcher:
                 self._hand_over(worker, attempt, item.size)
         elif frame.kind == _ENDED and frame.subject == attempt.run.invocation:
             worker.sent.popleft()
-            _, outcome, _, flags, size = _HEAD.unpack_from(frame.body)
+            _, outcome, _, flags, size = HEAD.unpack_from(frame.body)
             if not flags and size <= len(frame.body) and not attempt.killed:
                 self._pass_on(worker, attempt, frame, outcome, size)
             else:
@@ -501,7 +327,7 @@ class Dispatcher:
             self._answer(attempt, ended, worker)
         else:
             # It has the lane already: the farm was told that it runs.
-            self._hand(worker, attempt)
+            self._inboxes.hand(worker, attempt)
 
     def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
         """Pass on bytes of a large result or item."""
@@ -531,19 +357,14 @@ class Dispatcher:
         self, worker: Worker, attempt: Attempt, frame: Frame, outcome: int, size: int
     ) -> None:
         """Answer with what a worker that serves on has said, as it is."""
-        usage = _usage_of(frame.body)
+        usage = usage_of(frame.body)
         if exceeded(attempt.limits, usage, certain_memory=usage.memory_low) is not None:
             self._take_result(worker, attempt, frame)
             return
         self._calls.group(attempt).note(usage.wall_time)
         follower = self._follow(attempt, worker)
         following = follower.run.invocation if follower is not None else 0
-        body = frame.body
-        self._outbox.send_in_order(
-            frame.subject,
-            pack_header(frame.kind, frame.subject, len(body))
-            + body[:_NEXT_AT] + _NEXT.pack(following) + body[_NEXT_AT + 8 :],
-        )  # fmt: skip
+        self._outbox.send_in_order(frame.subject, with_next(frame, following))
         self._go_on(attempt, worker.slot, worker, follower)
 
     def _take_result(self, worker: Worker, attempt: Attempt, frame: Frame) -> None:
@@ -555,7 +376,7 @@ class Dispatcher:
         attempt.ended = replace(ended, next=0)
         worker.settling = attempt
         if Flag.LEAVING in flags:
-            self._leave(worker)
+            self._inboxes.leave(worker)
         large = ended.size > len(ended.body)
         if large:
             self._hand_over(worker, attempt, ended.size)
@@ -566,12 +387,6 @@ class Dispatcher:
             worker.slot.channel.send(encode(message))
             self._loop.touch(worker.slot.channel)
 
-    def _leave(self, worker: Worker) -> None:
-        """A worker takes no further call."""
-        worker.leaving = True
-        if worker.slot.spare is worker:
-            worker.slot.spare = None
-
     # --- from supervisors
 
     def on_supervisor(self, worker: Worker, message: Message) -> None:
@@ -579,7 +394,7 @@ class Dispatcher:
         if isinstance(message, internal.Printed):
             self._printed(worker, message)
         elif isinstance(message, internal.Measured):
-            attempt = _of_sequence(worker, message.sequence)
+            attempt = of_sequence(worker, message.sequence)
             if attempt is not None:
                 run = attempt.run
                 self._tell(Reading(run.invocation, run.attempt, message.usage))
@@ -587,7 +402,7 @@ class Dispatcher:
             self._settled(worker, message)
 
     def _printed(self, worker: Worker, message: internal.Printed) -> None:
-        attempt = _of_sequence(worker, message.sequence)
+        attempt = of_sequence(worker, message.sequence)
         if attempt is not None:
             run = attempt.run
             self._tell(
@@ -614,7 +429,7 @@ class Dispatcher:
 
     def on_gone(self, worker: Worker, gone: internal.WorkerGone) -> None:
         """A worker and its tree are gone: answer for what it had, take back the rest."""
-        self._leave(worker)
+        self._inboxes.leave(worker)
         self._stalled.pop(worker, None)
         if worker.handing_left and worker.settling is None:
             invocation = worker.handing.run.invocation
@@ -624,7 +439,7 @@ class Dispatcher:
         while (attempt := worker.settling) is not None:
             worker.settling = None
             last = attempt.sequence == gone.sequence
-            if worker.handing is attempt and _bulk_in(worker) < worker.handing_left:
+            if worker.handing is attempt and bulk_in(worker) < worker.handing_left:
                 # Its result went down with it.
                 self._outbox.close(attempt.run.invocation)
                 worker.deferred.clear()
@@ -696,15 +511,15 @@ class Dispatcher:
             usage = replace(usage, exit=gone.exit if gone is not None else 0)
         answer = replace(ended, usage=usage)
         if attempt.killed:
-            answer = _without_payload(answer, Outcome.KILLED)
+            answer = without_payload(answer, Outcome.KILLED)
         elif resource:
-            answer = replace(_without_payload(answer, Outcome.EXHAUSTED), resource=resource)
+            answer = replace(without_payload(answer, Outcome.EXHAUSTED), resource=resource)
         if answer.size != ended.size and worker.handing is attempt:
             self._outbox.close(attempt.run.invocation)
             worker.handing = None
             worker.handing_left = 0
             worker.deferred.clear()
-            self._dispose(worker)
+            self._inboxes.dispose(worker)
         if answer.outcome is not Outcome.RETURNED:
             answer = replace(answer, output=tail)
         self._calls.group(attempt).note(usage.wall_time)
@@ -751,12 +566,12 @@ class Dispatcher:
             assert worker is not None
             slot.attempt = follower
             if worker.sent:
-                self._watch_if_due(worker, follower)
-                self._fill(worker)
+                self._inboxes.watch_if_due(worker, follower)
+                self._inboxes.fill(worker)
             return
         if slot is not None and slot.attempt is attempt:
             if follower is not None and slot.spare is not None and not self._missing(follower):
-                self._give(slot, follower)
+                self._inboxes.give(slot, follower)
                 return
             self.pool.give_back(slot)
             self._serve_waiting(slot)
@@ -790,34 +605,5 @@ class Dispatcher:
             taken = self.pool.take(slot.template.key, attempt.reuse)
             if taken is not None:
                 waiting.remove(attempt)
-                self._give(taken, attempt)
+                self._inboxes.give(taken, attempt)
                 return
-
-
-def _of_sequence(worker: Worker, sequence: int) -> Attempt | None:
-    """Return the attempt that is a worker's call of this number."""
-    settling: Attempt | None = worker.settling
-    if settling is not None and settling.sequence == sequence:
-        return settling
-    for attempt in worker.sent:
-        if attempt.sequence == sequence:
-            found: Attempt = attempt
-            return found
-    return None
-
-
-def _bulk_in(worker: Worker) -> int:
-    """Return the bytes of bulk among what a worker said that was not passed on yet."""
-    return sum(len(each) for each in worker.deferred if isinstance(each, bytes))
-
-
-def _without_payload(ended: Ended, outcome: Outcome) -> Ended:
-    return replace(ended, outcome=outcome, size=0, layout=b"", body=b"")
-
-
-_USAGE_AT = 33
-
-
-def _usage_of(body: bytes) -> Usage:
-    """Return the usage that lies in the body of an `Ended`, without decoding the rest."""
-    return unpack_usage(body, _USAGE_AT)
