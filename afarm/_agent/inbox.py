@@ -32,10 +32,10 @@ class Inbox:
         """Whether something was read that nobody has asked for yet."""
         return self._at < len(self._buffer)
 
-    def _fill(self, wanted: int) -> bool:
+    def _fill(self, wanted: int, most: int = _READ) -> bool:
         """Read until so many bytes are buffered; return whether the stream has them."""
-        while len(self._buffer) - self._at < wanted:
-            data = self._sock.recv(_READ)
+        while (missing := wanted - (len(self._buffer) - self._at)) > 0:
+            data = self._sock.recv(max(most, missing))
             if not data:
                 return False
             self._buffer = self._buffer[self._at :] + data
@@ -66,7 +66,7 @@ class Inbox:
         with earlier messages is copied.
         """
         while not into.complete:
-            if not self._fill(HEADER.size):
+            if not self._fill(HEADER.size, most=0):
                 return False
             length, kind, _, _ = HEADER.unpack_from(self._buffer, self._at)
             if kind != BULK or length > into.left:
@@ -76,12 +76,27 @@ class Inbox:
             into.feed(ready)
             self._at += len(ready)
             length -= len(ready)
-            while length:
-                count = self._sock.recv_into(into.target()[:length])
-                if not count:
-                    return False
-                into.advance(count)
-                length -= count
+            if not self._receive_into(into, length):
+                return False
+        return True
+
+    def _receive_into(self, into: Gather, length: int) -> bool:
+        """Read the rest of a bulk frame; along with its end, the header of the next one."""
+        header = bytearray(HEADER.size)
+        while length:
+            room = into.target()[:length]
+            if len(room) < length or length == into.left:
+                count = self._sock.recv_into(room)
+            else:
+                count = self._sock.recvmsg_into((room, header))[0]
+                if count > length:
+                    self._buffer = bytes(header[: count - length])
+                    self._at = 0
+                    count = length
+            if not count:
+                return False
+            into.advance(count)
+            length -= count
         return True
 
     def send(self, frame: bytes) -> None:

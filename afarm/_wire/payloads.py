@@ -9,6 +9,7 @@ Sans-IO, standard library only; used at both ends.
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections.abc import Sequence
 
@@ -26,6 +27,10 @@ PARTS_LIMIT = 1 << 16
 ALIGNMENT = 64
 
 Buffer = bytes | bytearray | memoryview
+
+# From this size on, room for bytes is mapped: `bytearray` would write zeros into all of it
+# first (0.1 s for 200 MB, in which the loop stands still), and fault on every 4 KiB.
+MAPPED = 4 << 20
 
 
 def pack_layout(groups: Sequence[Sequence[int]]) -> bytes:
@@ -82,6 +87,16 @@ def slices(body: Buffer, groups: Sequence[Sequence[int]]) -> list[list[memoryvie
     return found
 
 
+def make_room(size: int) -> bytearray | memoryview:
+    """Return a writable buffer of ``size`` bytes; large ones take memory as they are filled."""
+    if size < MAPPED:
+        return bytearray(size)
+    # Private: the user's code may fork, and each process is to have its own afterwards.
+    # Not in huge pages: they save 0.05 s for 200 MB, but in a virtual machine that gives free
+    # memory back to its host each of them can cost 5 ms.
+    return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+
+
 class Gather:
     """Takes a payload's bytes as they arrive, each part into a buffer of its own.
 
@@ -93,7 +108,7 @@ class Gather:
     """
 
     def __init__(self, groups: Sequence[Sequence[int]]) -> None:
-        self.groups: list[list[bytearray]] = [[bytearray(n) for n in g] for g in groups]
+        self.groups = [[make_room(n) for n in lengths] for lengths in groups]
         self._targets = [memoryview(part) for group in self.groups for part in group if len(part)]
         self._targets.reverse()
         self._at = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 
 import numpy as np
@@ -73,3 +74,18 @@ def test_a_blob_that_promises_more_than_it_has_is_refused() -> None:
         payloads.split(struct.pack("<2Q", 1, 100))
     with pytest.raises(RemoteProtocolError, match="announces"):
         payloads.split(struct.pack("<Q", 1 << 60))
+
+
+def test_large_parts_are_gathered_writable_and_apart_from_forked_processes() -> None:
+    size = payloads.MAPPED
+    gather = payloads.Gather([[3, size]])
+    gather.feed(b"abc" + bytes(size - 1) + b"z")
+    assert gather.complete
+    _, part = gather.groups[0]
+    assert (len(part), part[0], part[-1]) == (size, 0, ord("z"))
+    child = os.fork()
+    if child == 0:
+        part[0] = 1
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert part[0] == 0
