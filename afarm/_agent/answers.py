@@ -49,6 +49,4 @@ def with_next(frame: Frame, following: int) -> bytes:
     """Return the frame of an `Ended` with who took over its lane; the rest stays as it is."""
     body = frame.body
     header = pack_header(frame.kind, frame.subject, len(body))
-    return b"".join(
-        (header, body[:_NEXT_AT], _NEXT.pack(following), body[_NEXT_AT + _NEXT.size :])
-    )
+    return b"".join((header, body[:_NEXT_AT], _NEXT.pack(following), body[_NEXT_AT + _NEXT.size :]))

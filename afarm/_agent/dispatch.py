@@ -52,7 +52,6 @@ _RETURNED: int = Returned.kind
 _READ = 1 << 16
 
 
-
 class Dispatcher:
     """Sees every attempt from `Run` to `Ended`.
 

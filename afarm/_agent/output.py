@@ -68,9 +68,7 @@ class Pipes:
         emit: Called with what is to be passed on.
     """
 
-    def __init__(
-        self, readers: tuple[int, int], present: Callable[[], int], emit: Emit
-    ) -> None:
+    def __init__(self, readers: tuple[int, int], present: Callable[[], int], emit: Emit) -> None:
         self.readers = readers
         self._present = present
         self._emit = emit

@@ -68,7 +68,7 @@ class State:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self._python_handled = [(n, h) for n, h in self._handlers.items() if callable(h)]
         self._locale = _locale.setlocale(_locale.LC_ALL, None)
-        self._streams = streams
+        self.streams = streams
         self._files = (sys.stdin, sys.stdout, sys.stderr, sys.displayhook, sys.excepthook)
         self._inodes = [os.fstat(fd).st_ino for fd in (0, *streams)]
         self._free = _lowest_free()
@@ -121,7 +121,7 @@ class State:
             except OSError:
                 right = False
             if not right and descriptor:
-                os.dup2(self._streams[descriptor - 1], descriptor)
+                os.dup2(self.streams[descriptor - 1], descriptor)
             elif not right:
                 null = os.open(os.devnull, os.O_RDONLY)
                 if null != 0:

@@ -10,9 +10,7 @@ from collections.abc import Mapping
 from . import system
 
 
-def spawn(
-    argv: list[str], environment: Mapping[str, str], streams: tuple[int, int, int]
-) -> int:
+def spawn(argv: list[str], environment: Mapping[str, str], streams: tuple[int, int, int]) -> int:
     """Start a program; return its process's number.
 
     Args:
@@ -29,7 +27,7 @@ def spawn(
         high = [os.dup(stream) for stream in streams]
         for target, stream in enumerate(high):
             os.dup2(stream, target)
-        system.close_all_but(set())
+        system.close_all_but()
         for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGPIPE, signal.SIGINT):
             signal.signal(number, signal.SIG_DFL)
         os.execve(argv[0], argv, environment)

@@ -240,7 +240,7 @@ class Supervisor:
         def emit(sequence: int, stream: int, dropped: int, data: bytes) -> None:
             self._send(internal.Printed(number, sequence, stream, dropped, data))
 
-        readers = (system.move_high(pipes[0][0]), system.move_high(pipes[1][0]))
+        readers = (pipes[0][0], pipes[1][0])
         worker = _Forked(
             number,
             pid,
@@ -268,7 +268,7 @@ class Supervisor:
             for descriptor, (_, writer) in enumerate(pipes, 1):
                 os.dup2(writer, descriptor)
             sock = system.move_socket_high(sock)
-            system.close_all_but({sock.fileno()})
+            system.close_all_but(sock.fileno())
         except BaseException:  # nothing of this child may run the supervisor's code
             os._exit(70)
         run_worker(sock, slot, self._place.calls, self._place.blobs, name)

@@ -21,6 +21,9 @@ try:
 except (ImportError, OSError):  # pragma: no cover - a Python built without libffi
     _libc = None
 
+# Nothing of ours is open above this.
+_MOST_OPEN = 4096
+
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
@@ -119,13 +122,8 @@ def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, lis
     return data, list(item)
 
 
-def close_all_but(kept: set[int]) -> None:
-    """Close every descriptor above 2 that is not among those kept."""
-    try:
-        opened = [int(name) for name in os.listdir("/proc/self/fd")]
-    except OSError:  # not Linux
-        opened = list(range(3, 1024))
-    for descriptor in opened:
-        if descriptor > 2 and descriptor not in kept:
-            with contextlib.suppress(OSError):  # the one that listed the folder
-                os.close(descriptor)
+def close_all_but(kept: int = 2) -> None:
+    """Close every descriptor above 2 but one."""
+    # One system call each where the kernel has close_range (Linux 5.9).
+    os.closerange(3, kept)
+    os.closerange(kept + 1, max(kept + 2, _MOST_OPEN))

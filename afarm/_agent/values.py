@@ -91,7 +91,8 @@ class Values:
         parts = groups[0]
         try:
             args, kwargs = (
-                pickle.loads(parts[0], buffers=parts[1:]) if len(parts) > 1
+                pickle.loads(parts[0], buffers=parts[1:])
+                if len(parts) > 1
                 else pickle.loads(parts[0])
             )
             return args, kwargs

@@ -66,8 +66,6 @@ class Worker:
         self._values = Values(self._inbox, blobs)
         self._scratch = Scratch(calls, name)
         self._meter = Meter(system.move_high)
-        # Copies that the user's code does not know of, to put 1 and 2 back from.
-        self._streams = (system.move_high(os.dup(1)), system.move_high(os.dup(2)))
         self._state: restore.State | None = None
         self._sequence = 0
         self._seeded = False
@@ -96,7 +94,9 @@ class Worker:
             return True
         reuse = run.isolation is Isolation.REUSE
         if reuse and self._state is None:
-            self._state = restore.State(_own_status(), self._streams)
+            # Copies that the user's code does not know of, to put 1 and 2 back from.
+            streams = (system.move_high(os.dup(1)), system.move_high(os.dup(2)))
+            self._state = restore.State(_own_status(), streams)
         try:
             call = _Call(run, self)
             call.perform()
@@ -120,7 +120,7 @@ class Worker:
             if not leaving:
                 left = self._scratch.leave()
                 if finding.wrote:
-                    for stream in self._streams:
+                    for stream in self._state.streams:
                         wait_drained(stream)
         if leaving:
             flags |= _LEAVING
@@ -222,7 +222,7 @@ class _Call:
         groups = worker._values.take(self.run)
         meter = worker._meter
         slot = worker._slot
-        meter.begin()
+        meter.begin(again=self.run.isolation is Isolation.REUSE)
         slot[RESIDENT] = meter.resident
         slot[PROCESSOR] = meter.processor_ns
         slot[STARTED] = time.monotonic_ns()

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from ..resources import Usage
-from .proc import PAGE, Status, parse_io, parse_status
+from .proc import PAGE, Status, parse_io, parse_status, read
 
 
 class Finding(NamedTuple):
@@ -47,6 +47,10 @@ def _same_io(after: bytes, before: bytes) -> bool:
     return new[1:2] == old[1:2] and new[4:] == old[4:]
 
 
+# What a process has read and written when it is forked.
+_NO_IO = b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n"
+
+
 class Meter:
     """Measures the calls of this process, one after the other.
 
@@ -57,10 +61,9 @@ class Meter:
     """
 
     def __init__(self, move: Callable[[int], int]) -> None:
-        self._status = _open("/proc/self/status", os.O_RDONLY, move)
-        self._statm = _open("/proc/self/statm", os.O_RDONLY, move)
-        self._io = _open("/proc/self/io", os.O_RDONLY, move)
-        self._clear = _open("/proc/self/clear_refs", os.O_WRONLY, move)
+        self._move = move
+        self._opened = False
+        self._status = self._statm = self._io = self._clear = -1
         resident, anonymous = self._memory()
         # Anonymous memory of the template, mapped here since the fork: a call takes of
         # it only what it writes to, and pays a fault for each page.
@@ -69,37 +72,48 @@ class Meter:
         self._anonymous = anonymous
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self._io_text = b""
+        self._io_text = _NO_IO
         self._start = 0.0
-
-    @property
-    def descriptors(self) -> set[int]:
-        """The descriptors it holds."""
-        return {fd for fd in (self._status, self._statm, self._io, self._clear) if fd >= 0}
 
     def _memory(self) -> tuple[int, int]:
         """Return resident and anonymous bytes, now."""
-        if self._statm < 0:
+        fields = self._read(self._statm, "statm").split()
+        if len(fields) < 3:
             return 0, 0
-        fields = os.pread(self._statm, 256, 0).split()
         resident = int(fields[1])
         return resident * PAGE, (resident - int(fields[2])) * PAGE
 
-    def begin(self) -> None:
-        """Note that a call begins."""
+    def _read(self, descriptor: int, name: str) -> bytes:
+        return os.pread(descriptor, 4096, 0) if descriptor >= 0 else read("self", name)
+
+    def begin(self, *, again: bool) -> None:
+        """Note that a call begins.
+
+        Args:
+            again: Whether others may follow. The only call of a process that was just
+                forked needs no reset: its marks and counts began with the fork.
+        """
         self._start = time.time()
+        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        if not again:
+            return
+        if not self._opened:
+            self._opened = True
+            self._status = _open("/proc/self/status", os.O_RDONLY, self._move)
+            self._statm = _open("/proc/self/statm", os.O_RDONLY, self._move)
+            self._io = _open("/proc/self/io", os.O_RDONLY, self._move)
+            self._clear = _open("/proc/self/clear_refs", os.O_WRONLY, self._move)
         if self._clear >= 0:
             os.write(self._clear, b"5")
         self.resident, self._anonymous = self._memory()
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
-        self._io_text = os.pread(self._io, 512, 0) if self._io >= 0 else b""
+        self._io_text = self._read(self._io, "io")
 
     def finish(self, wall_time: float, exit: int | None = None) -> Finding:
         """Return what was used since `begin`."""
         own = resource.getrusage(resource.RUSAGE_SELF)
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        io = os.pread(self._io, 512, 0) if self._io >= 0 else b""
-        text = os.pread(self._status, 4096, 0) if self._status >= 0 else b""
+        io = self._read(self._io, "io")
+        text = self._read(self._status, "status")
         status = parse_status(text)
         wrote = not io
         read = written = 0

@@ -72,7 +72,7 @@ def read_status(pid: int) -> Status | None:
     return parse_status(text) if b"\nVmHWM:" in text else None
 
 
-def read(pid: int, name: str) -> bytes:
+def read(pid: int | str, name: str) -> bytes:
     """Return one file of a process; empty if it is gone or may not be read."""
     try:
         descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)

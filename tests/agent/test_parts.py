@@ -183,9 +183,7 @@ def test_each_limit_is_found_by_its_name() -> None:
     assert limits.exceeded(Resources(memory=8), usage, certain_memory=8) is None
 
 
-@given(
-    st.integers(1, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 34), st.floats(0, 10)
-)
+@given(st.integers(1, 1 << 40), st.integers(0, 1 << 40), st.integers(0, 1 << 34), st.floats(0, 10))
 def test_looks_come_at_least_every_50_ms(limit: int, memory: int, grown: int, since: float) -> None:
     wait = limits.pause(Resources(memory=limit), 0.0, memory, grown, since)
     assert limits.FAST <= wait <= limits.SLOW
@@ -244,9 +242,7 @@ def test_what_would_not_come_back_is_told_as_none() -> None:
 def test_output_is_bounded_but_its_end_is_kept() -> None:
     pipes = [os.pipe(), os.pipe()]
     emitted: list[tuple[int, int, int, bytes]] = []
-    output = Pipes(
-        (pipes[0][0], pipes[1][0]), lambda: 1, lambda *printed: emitted.append(printed)
-    )
+    output = Pipes((pipes[0][0], pipes[1][0]), lambda: 1, lambda *printed: emitted.append(printed))
     written = 0
     while written < LIVE + (1 << 20):
         written += os.write(pipes[0][1], b"0123456789abcdef" * 1024)
@@ -333,15 +329,21 @@ def test_status_of_a_process_agrees_with_psutil() -> None:
 
 
 def test_the_meter_finds_a_peak_that_is_gone_again() -> None:
-    meter = Meter(lambda descriptor: descriptor)
+    opened: list[int] = []
+
+    def keep(descriptor: int) -> int:
+        opened.append(descriptor)
+        return descriptor
+
+    meter = Meter(keep)
     try:
-        meter.begin()
+        meter.begin(again=True)
         size = len(bytearray(b"x") * (80 << 20))
         found = meter.finish(0.1).usage
         assert abs(found.memory_low - size) < 4 << 20
         assert found.memory_low <= found.memory <= found.memory_resident
-        meter.begin()
+        meter.begin(again=True)
         assert meter.finish(0.1).usage.memory_low < 8 << 20
     finally:
-        for descriptor in meter.descriptors:
+        for descriptor in opened:
             os.close(descriptor)
