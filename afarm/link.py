@@ -11,9 +11,10 @@ import contextlib
 import json
 import logging
 import mmap
+import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -198,8 +199,8 @@ class Link:
         except TimeoutError as exc:
             self.abort()
             raise NodeError(
-                f"node {self.node.name}: connected, but no agent answered within {HELLO_TIMEOUT:g} s"
-                f"{self._what_was_said()}",
+                f"node {self.node.name}: connected, but no agent answered within "
+                f"{HELLO_TIMEOUT:g} s{self._what_was_said()}",
                 node=self.node.name,
             ) from exc
         except BaseException:
@@ -507,6 +508,16 @@ class Link:
         else:
             self._dispatch_rare(message)
 
+    def _give_up_payload(self, invocation: int) -> None:
+        """The worker died while it handed over a result: the call has crashed after all."""
+        for incoming in self._incoming.pop(invocation):
+            ended = incoming.message
+            if isinstance(ended, wire.Ended):
+                crashed = replace(
+                    ended, outcome=wire.Outcome.CRASHED, exit=-signal.SIGKILL, size=0, layout=b""
+                )
+                self._events.attempt_ended(self, crashed, [])
+
     def _dispatch_rare(self, message: wire.Message) -> None:
         if isinstance(message, wire.Heartbeat):
             self.heartbeat = message
@@ -516,6 +527,8 @@ class Link:
                 trip = self._loop.time() - sent
                 self.round_trip = min(trip, self.round_trip or trip)
                 self._pacer.on_round_trip(trip)
+        elif isinstance(message, wire.Lost) and message.blob in self._incoming:
+            self._give_up_payload(message.blob)
         elif isinstance(message, wire.Stored | wire.Lost):
             self._events.blob_state(self, message)
         elif isinstance(message, wire.EnvironmentState):
