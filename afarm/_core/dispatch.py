@@ -41,6 +41,9 @@ from .sizers.base import Sizer
 _by_rank = attrgetter("rank")
 _NEVER = Seconds(math.inf)
 
+# Empty queues that are kept for who comes next; some 500 bytes each.
+IDLE_QUEUES = 64
+
 # Each reserved node runs partly empty for a while.
 _MOST_RESERVATIONS = 4
 _NODES_FOR_EACH_RESERVATION = 4
@@ -62,6 +65,8 @@ class Dispatcher:
         self._least = (math.inf, math.inf)  # no one who waits wants less cores or memory
         # What has changed; dictionaries, since the order of a set differs between runs.
         self._fresh: dict[Queue, None] = {}
+        # Empty queues, with their sizes: calls that come one at a time need not be sized anew.
+        self._idle: dict[QueueKey, Queue] = {}
         self._roomier: dict[Node, None] = {}
         self._moved: dict[Group, None] = {}
         self._learned: dict[Category, None] = {}
@@ -418,7 +423,10 @@ class Dispatcher:
         key = (request.profile, request.features_key if self._uses_features else (), retry)
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = Queue(key, category, request.sizing_features, 0)
+            queue = self._idle.pop(key, None)
+            if queue is None or queue.category is not category:
+                queue = Queue(key, category, request.sizing_features, 0)
+            self._queues[key] = queue
             category.queues[queue] = None
         return queue
 
@@ -476,6 +484,10 @@ class Dispatcher:
         if not queue.waiting and not queue.groups and self._queues.get(queue.key) is queue:
             del self._queues[queue.key]
             queue.category.queues.pop(queue, None)
+            if queue.retry is None:
+                self._idle[queue.key] = queue
+                if len(self._idle) > IDLE_QUEUES:
+                    del self._idle[next(iter(self._idle))]
 
     @property
     def is_empty(self) -> bool:
