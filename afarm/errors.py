@@ -32,6 +32,17 @@ from .resources import Resources, Usage, format_bytes
 class FarmError(Exception):
     """The base of everything this library raises."""
 
+    # The default calls the class with `args` alone, and some of these need more than that.
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.args), self.__dict__
+
+
+def _rebuild(kind: type[FarmError], args: tuple[object, ...]) -> FarmError:
+    """Return an unpickled error, before its attributes are set."""
+    error = kind.__new__(kind, *args)
+    error.args = args  # an OSError, as InvocationTimeout is, leaves this to `__init__`
+    return error
+
 
 class InvocationError(FarmError):
     """An invocation ended without a result.
