@@ -82,12 +82,14 @@ class StreamState:
             caller has had from the first are passed over.
         taken: Handed out since the node was last told that there is room.
         waiter: Who waits for the next.
+        consumer: The task that takes them: the one that asked for the last.
     """
 
     items: deque[Sequence[Buffer]] = field(default_factory=deque)
     arrived: int = 0
     taken: int = 0
     waiter: asyncio.Future[None] | None = None
+    consumer: asyncio.Task[Any] | None = None
 
     def wake(self) -> None:
         """Let the caller look again."""

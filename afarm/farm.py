@@ -19,7 +19,7 @@ from .call import Call, StreamState, Target
 from .display import Display
 from .errors import FarmError, NodeError, NoNodesError
 from .invocation import Invocation, Ref
-from .iteration import STREAM_AHEAD, stream_items
+from .iteration import STREAM_AHEAD, Stream
 from .iteration import Mapping as MapInProgress
 from .options import CallOptions, check_isolation, check_options, check_retries
 from .payload import Arguments, category_of, dump_arguments
@@ -43,6 +43,7 @@ class _Life:
         self.sizer = sizer
         self.progress = progress
         self.phase = "new"  # new, opening, open, closing, closed
+        self.closed: asyncio.Future[None] | None = None  # what a second `close` waits for
         self.loop: asyncio.AbstractEventLoop | None = None
         self.scheduler: Scheduler | None = None
         self.display: Display | None = None
@@ -160,29 +161,58 @@ class Farm:
             cancel: Cancel what is not over instead of waiting for it.
 
         If this wait is itself cancelled, everything is cancelled, and it still waits for
-        the process trees to be gone.
+        the process trees to be gone; cancelled again, it leaves that to the nodes. Called
+        while the farm closes, it waits for the same end.
         """
+        await self._close(cancel=cancel)
+
+    async def _close(self, *, cancel: bool, interrupted: bool = False) -> None:
         life = self._life
+        scheduler = life.scheduler
         if life.phase == "new":
             life.phase = "closed"
-        if life.scheduler is None or life.phase != "open":
+        if scheduler is None or life.phase not in ("open", "closing"):
             return
-        life.phase = "closing"
-        scheduler = life.scheduler
         if cancel:
             scheduler.cancel_all()
+        if life.closed is not None:
+            await asyncio.shield(life.closed)
+            return
+        life.phase = "closing"
+        life.closed = asyncio.get_running_loop().create_future()
         try:
-            await scheduler.wait_idle()
-        except asyncio.CancelledError:
-            scheduler.cancel_all()
-            await scheduler.wait_idle()
-            raise
+            await self._end(scheduler, interrupted)
         finally:
-            await scheduler.close()
             life.phase = "closed"
+            life.closed.set_result(None)
             if life.display is not None:
                 await life.display.stop()
             scheduler.tell_unseen()
+
+    @staticmethod
+    async def _end(scheduler: Scheduler, interrupted: bool) -> None:
+        """Wait until nothing runs, then close the connections.
+
+        Args:
+            scheduler: Of this farm.
+            interrupted: Whether this is already the answer to a cancellation, as to a
+                first Ctrl-C: at the next one it does not wait any more.
+        """
+        # Of these nobody will take another item, and their nodes would wait for that.
+        scheduler.cancel_streams_of(asyncio.current_task())
+        hurry = True
+        try:
+            try:
+                await scheduler.wait_idle()
+            except asyncio.CancelledError:
+                scheduler.cancel_all()
+                if not interrupted:
+                    await scheduler.wait_idle()
+                    hurry = False
+                raise
+            hurry = False
+        finally:
+            await scheduler.close(hurry=hurry)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -193,7 +223,9 @@ class Farm:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        await self.close(cancel=error is not None)
+        await self._close(
+            cancel=error is not None, interrupted=isinstance(error, asyncio.CancelledError)
+        )
 
     # --- calls
 
@@ -322,7 +354,7 @@ class Farm:
         call, invocation = self._submit(fn, args, kwargs, stream=True)
         if call.stream is None:  # refused
             call.stream = StreamState()
-        return stream_items(self._scheduler(), call, invocation)
+        return Stream(self._scheduler(), call, invocation)
 
     def options(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
 from .call import Call
@@ -219,9 +219,42 @@ class Mapping:
                 self._pulling.exception()
 
 
-async def stream_items(
+class Stream(AsyncIterator[Any]):
+    """The items of one `Farm.stream`, as they arrive.
+
+    Closing it, or leaving it to be collected, ends the function, whether or not an item
+    was taken: an async generator that was never started would let it run.
+    """
+
+    def __init__(self, scheduler: Scheduler, call: Call, invocation: Invocation[Any]) -> None:
+        assert call.stream is not None
+        self._loop = scheduler.loop
+        self._state = call.stream
+        self._state.consumer = asyncio.current_task()
+        self._invocation = invocation
+        self._items = _items(scheduler, call, invocation)
+
+    async def __anext__(self) -> Any:
+        self._state.consumer = asyncio.current_task()
+        return await anext(self._items)
+
+    async def aclose(self) -> None:
+        """End the function and the iteration."""
+        await self._items.aclose()
+        self._invocation.cancel()
+
+    def __del__(self) -> None:
+        # In any thread, since collections happen in any.
+        if not self._invocation.done() and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._invocation.cancel)
+
+    def __repr__(self) -> str:
+        return f"<Stream of {self._invocation!r}>"
+
+
+async def _items(
     scheduler: Scheduler, call: Call, invocation: Invocation[Any]
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Yield the items of a stream as they arrive; leaving the iteration ends the function."""
     state = call.stream
     assert state is not None

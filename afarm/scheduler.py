@@ -49,6 +49,9 @@ CHECK = 1.0
 # what they promise themselves.
 CLOSING = 6.0
 
+# And how long when nobody wants to wait for that: enough for a word of farewell.
+HURRIED = 0.2
+
 
 class Scheduler:
     """One farm's loop between its callers, the core and its nodes.
@@ -172,6 +175,12 @@ class Scheduler:
             else:
                 self.cancel(call)
 
+    def cancel_streams_of(self, consumer: asyncio.Task[Any] | None) -> None:
+        """Cancel the streams whose items this task has been taking."""
+        for call in list(self.calls.values()):
+            if call.stream is not None and call.stream.consumer is consumer and call.future:
+                call.future.cancel()
+
     def refuse(self, call: Call, error: FarmError) -> None:
         """Fail a call that cannot be submitted."""
         self.calls[call.id] = call
@@ -229,17 +238,39 @@ class Scheduler:
             told = ", ".join(f"{name} ({count})" for name, count in counts.most_common(5))
             log.warning("%d failures that nobody looked at: %s", len(self.unseen), told)
 
-    async def close(self) -> None:
-        """Close all connections, when everything on the nodes has ended."""
+    async def close(self, *, hurry: bool = False) -> None:
+        """Close all connections, when everything on the nodes has ended.
+
+        Args:
+            hurry: Do not wait for the nodes: they end what they run by themselves.
+        """
         self._closing = True
         self._checks.cancel()
         if self._wake is not None:
             self._wake.cancel()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(link.close(CLOSING) for link in self.links.values()))
-        self.links.clear()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            await self._close_links(HURRIED if hurry else CLOSING)
+        except asyncio.CancelledError:
+            await self._close_links(HURRIED)
+            raise
+        finally:
+            self.links.clear()
+            self._answer_all()
+
+    async def _close_links(self, timeout: float) -> None:
+        await asyncio.gather(*(link.close(timeout) for link in self.links.values()))
+
+    def _answer_all(self) -> None:
+        """Answer those who wait for a node to come or to go: nothing will happen any more."""
+        for first_try in self.first_tries.values():
+            if not first_try.done():
+                first_try.set_result("the farm was closed before the node was up")
+        for released in self._released.values():
+            if not released.done():
+                released.set_result(None)
 
     async def _connect(self, name: str, delay: float) -> None:
         await asyncio.sleep(delay)
