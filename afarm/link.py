@@ -44,8 +44,9 @@ NOISE_LIMIT = 64 << 10
 # farm holds it, and a hostile length must not take memory.
 PAYLOAD_LIMIT = 1 << 40
 
-# The receiver of a payload renews its sender's credit in steps of this size.
-CREDIT_STEP = flow.CREDIT // 4
+# Bulk written in one turn of the loop: the loop is not held up for longer than a few
+# milliseconds, and what is written is still in the processor's cache when it leaves.
+TURN = 512 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +162,8 @@ class Link:
         self._pacer = flow.Pacer()
         self._paused = False
         self._flush_due = False
-        self._received = 0
-        self._acknowledged = 0
+        self._receipt = flow.Receipt()
+        self._acknowledging = False
         self._unheard = 0.0
         self._pings: dict[int, float] = {}
         self._pinged = 0
@@ -315,13 +316,16 @@ class Link:
         if self._control:
             parts.extend(self._control)
             self._control.clear()
-        if self._streams and not self._paused:
-            self._take_bulk(parts)
+        more = bool(self._streams) and not self._paused and self._take_bulk(parts)
         if parts:
             self._connection.write(parts)
+        if more and not self._paused:  # writing may have told this link to pause
+            self._want_flush()
 
-    def _take_bulk(self, parts: list[bytes | memoryview]) -> None:
-        room = self._pacer.allowance()
+    def _take_bulk(self, parts: list[bytes | memoryview]) -> bool:
+        """Add bulk that may be sent now; return whether more may be sent in the next turn."""
+        allowed = self._pacer.allowance()
+        room = min(allowed, TURN)
         now = self._loop.time()
         # Slices that take a quarter of the window leave room for turns between streams.
         chunk = min(BULK_LIMIT, max(self._pacer.window // 4, 16 << 10))
@@ -339,11 +343,13 @@ class Link:
             parts.extend(stream.take(count))
             stream.credit -= count
             room -= count
+            allowed -= count
             self._pacer.on_sent(count, now)
             if stream.left:
                 self._streams.append(stream)
             else:
                 del self._by_subject[stream.subject]
+        return waiting < len(self._streams) and allowed > 0
 
     # --- transport.base.Receiver
 
@@ -425,7 +431,7 @@ class Link:
     # --- receiving
 
     def _take_fragment(self, fragment: Fragment) -> None:
-        self._received += len(fragment.data)
+        self._receipt.received += len(fragment.data)
         queue = self._incoming.get(fragment.subject)
         if queue is None:
             return  # of an attempt that was given up
@@ -434,7 +440,7 @@ class Link:
         incoming.unrenewed += len(fragment.data)
         if incoming.gather.complete:
             self._finish_incoming(fragment.subject, queue)
-        elif incoming.unrenewed >= CREDIT_STEP:
+        elif incoming.unrenewed >= flow.CREDIT_STEP:
             self.send(wire.Credit(fragment.subject, incoming.unrenewed))
             incoming.unrenewed = 0
 
@@ -452,10 +458,20 @@ class Link:
             self._incoming.pop(subject, None)
 
     def _acknowledge(self) -> None:
-        due = self._received - self._acknowledged
-        if due >= flow.ACK_EVERY or (due and not self._incoming):
-            self._acknowledged = self._received
-            self.send(wire.Ack(self._received))
+        if self._acknowledging:
+            return
+        now = self._loop.time()
+        wait = self._receipt.wait(now)
+        if wait == 0.0 or (self._receipt.due and not self._incoming):
+            self.send(wire.Ack(self._receipt.acknowledge(now)))
+        elif wait is not None:
+            self._acknowledging = True
+            self._loop.call_later(wait, self._acknowledge_later)
+
+    def _acknowledge_later(self) -> None:
+        self._acknowledging = False
+        if not self._over:
+            self._acknowledge()
 
     def _announce(self, message: wire.Ended | wire.Item) -> list[Buffer] | None:
         """Return the payload's parts if they are all here; else wait for them."""

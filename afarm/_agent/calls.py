@@ -39,6 +39,7 @@ class Attempt:
         frame: The same as a frame, to be passed on as it is.
         parked: Bulk of its arguments that came before it had a worker.
         arrived: Bytes of its bulk that have come.
+        relayed: Bytes that were passed on since the farm was last given credit.
         worker: The worker that has it.
         sequence: Its number among that worker's calls.
         killed: Whether the farm asked for its end.
@@ -52,6 +53,7 @@ class Attempt:
     limits: Resources
     parked: deque[bytes] = field(default_factory=deque)
     arrived: int = 0
+    relayed: int = 0
     worker: Any = None
     sequence: int = 0
     killed: bool = False

@@ -17,6 +17,11 @@ READ = 1 << 18
 # Buffers given to one writev; Linux takes 1024.
 _VECTOR = 512
 
+# What a channel has read lies here until the next one reads: allocating room for each
+# read takes longer than the read of a short message.
+_room = bytearray(READ)
+_view = memoryview(_room)
+
 
 class Writer:
     """Bytes on their way into a descriptor that does not block."""
@@ -30,6 +35,22 @@ class Writer:
         """Queue some bytes."""
         self._queue.append(data)
         self.queued += len(data)
+
+    def send_now(self, header: bytes, data: memoryview) -> None:
+        """Write as much as the descriptor takes at once; queue a copy of the rest.
+
+        Raises:
+            OSError: If the other end is gone.
+        """
+        written = 0
+        if not self._queue:
+            with contextlib.suppress(BlockingIOError):
+                written = os.writev(self._descriptor, (header, data))
+        if written < len(header):
+            self.send(header[written:])
+            written = len(header)
+        if written < len(header) + len(data):
+            self.send(bytes(data[written - len(header) :]))
 
     def flush(self) -> bool:
         """Write what the descriptor takes; return whether all of it is written.
@@ -86,6 +107,12 @@ class Channel:
         if not self.closed:
             self._writer.send(data)
 
+    def send_now(self, header: bytes, data: memoryview) -> None:
+        """Write a frame whose body is only lent; what does not go at once is copied."""
+        if not self.closed:
+            with contextlib.suppress(OSError):  # who is gone is noticed by reading
+                self._writer.send_now(header, data)
+
     def send_with(self, data: bytes, descriptors: list[int]) -> None:
         """Send a frame together with descriptors, at once; they are closed here.
 
@@ -111,17 +138,19 @@ class Channel:
     def receive(self, size: int = READ) -> list[Frame | Fragment] | None:
         """Return what has arrived, or ``None`` at the end of the stream.
 
+        Fragments are valid until any channel is read again.
+
         Raises:
             RemoteProtocolError: If it is no frame: what runs in a worker can write into any
                 of its descriptors.
         """
         try:
-            data = self.sock.recv(size)
+            count = self.sock.recv_into(_view, min(size, READ))
         except BlockingIOError:
             return []
         except OSError:
             return None
-        return self._reader.feed(data) if data else None
+        return self._reader.feed(_view[:count]) if count else None
 
     def receive_descriptors(self) -> list[Frame | Fragment] | None:
         """As `receive`, for a channel on which descriptors come along (`descriptors`)."""

@@ -132,9 +132,10 @@ class Dispatcher:
         attempt.arrived += len(data)
         if attempt.arrived > attempt.bulk:
             raise RemoteProtocolError(f"more bytes than invocation {subject} announced")
-        attempt.parked.append(bytes(data))
         if attempt.worker is not None and attempt.worker.relaying is attempt:
-            self._inboxes.relay(attempt)
+            self._inboxes.pass_on(attempt, data)
+        else:
+            attempt.parked.append(bytes(data))
 
     def kill(self, message: Kill) -> None:
         """Stop an attempt, or drop it."""
@@ -340,7 +341,7 @@ class Dispatcher:
         if attempt is None or len(data) > worker.handing_left:
             raise RemoteProtocolError("bulk from a worker that announced none")
         invocation = attempt.run.invocation
-        self._outbox.send_bulk(invocation, data)
+        self._outbox.send_bulk(invocation, data, self._loop.now)
         worker.handing_left -= len(data)
         if not worker.handing_left:
             worker.handing = None

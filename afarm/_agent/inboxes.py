@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 
+from .._wire.flow import CREDIT_STEP
 from .._wire.frames import BULK, pack_header
 from .._wire.messages import Credit, encode
 from . import internal
@@ -95,6 +96,17 @@ class Inboxes:
         worker.channel.send(data)
         self._loop.touch(worker.channel)
 
+    def pass_on(self, attempt: Attempt, data: memoryview) -> None:
+        """Pass on arguments that are only lent; without a copy where the worker keeps up."""
+        channel = attempt.worker.channel
+        if attempt.parked or channel.queued:
+            attempt.parked.append(bytes(data))
+        else:
+            channel.send_now(pack_header(BULK, attempt.run.invocation, len(data)), data)
+            self._loop.touch(channel)
+            self._grant(attempt, len(data))
+        self.relay(attempt)
+
     def relay(self, attempt: Attempt) -> None:
         """Pass on arguments that have come, as far as the worker reads them."""
         worker = attempt.worker
@@ -111,8 +123,10 @@ class Inboxes:
             channel.drained = lambda: self.relay(attempt) if attempt.parked else None
 
     def _grant(self, attempt: Attempt, amount: int) -> None:
-        if attempt.arrived < attempt.bulk:
-            self._outbox.send(encode(Credit(attempt.run.invocation, amount)))
+        attempt.relayed += amount
+        if attempt.relayed >= CREDIT_STEP and attempt.arrived < attempt.bulk:
+            self._outbox.send(encode(Credit(attempt.run.invocation, attempt.relayed)))
+            attempt.relayed = 0
 
     def fill(self, worker: Worker) -> None:
         """Send short calls ahead to a worker that serves many."""

@@ -60,6 +60,10 @@ _READ = 1 << 18
 # until it does.
 _ENDING = 3.0
 
+# A connection that takes no more is tried again after so long (s). It becomes writable each time
+# its reader takes a single packet out of it; by then it has room for many.
+_FULL = 0.001
+
 
 class Agent:
     """What one connection to a farm has on a node.
@@ -83,8 +87,10 @@ class Agent:
         self._calls: Dispatcher
         self._pool: Pool
         self._welcome: Welcome | None = None
-        self._received = 0  # bytes of bulk
-        self._acknowledged = 0
+        self._room = memoryview(bytearray(_READ))
+        self._receipt = flow.Receipt()
+        self._acknowledging = False
+        self._full = False  # the connection took no more the last time
         self._heard = self._loop.now
         self._beats = 0
         self._load = machine.Load()
@@ -95,6 +101,8 @@ class Agent:
         """Serve until the farm goes away or asks for the end."""
         os.set_blocking(self._source, False)
         os.set_blocking(self._sink, False)
+        for descriptor in (self._source, self._sink):
+            system.widen(descriptor)
         self._outbox.send(MAGIC)
         self._loop.read(self._source, self._read)
         wakeups, wake = os.pipe()
@@ -124,17 +132,17 @@ class Agent:
 
     def _read(self) -> None:
         try:
-            data = os.read(self._source, _READ)
+            count = os.readv(self._source, (self._room,))
         except BlockingIOError:
             return
         except OSError:
-            data = b""
-        if not data:
+            count = 0
+        if not count:
             self._finish(True, "the connection has ended")
             return
-        self._take(data)
+        self._take(self._room[:count])
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         self._heard = self._loop.now
         try:
             for each in self._reader.feed(data):
@@ -144,18 +152,28 @@ class Agent:
                     self._handle(decode(each), each)
         except ProtocolError as exc:
             self._finish(True, f"the farm's messages cannot be understood: {exc}")
-        if self._received - self._acknowledged >= flow.ACK_EVERY:
+        if not self._acknowledging:
+            self._acknowledge_in_time()
+
+    def _acknowledge_in_time(self) -> None:
+        self._acknowledging = False
+        wait = self._receipt.wait(self._loop.now)
+        if wait is None:
+            return
+        if wait:
+            self._acknowledging = True
+            self._loop.later(wait, self._acknowledge_in_time)
+        else:
             self._acknowledge()
 
     def _acknowledge(self) -> None:
-        self._acknowledged = self._received
-        self._tell(Ack(self._received))
+        self._tell(Ack(self._receipt.acknowledge(self._loop.now)))
 
     def _tell(self, message: Message) -> None:
         self._outbox.send(encode(message))
 
     def _take_bulk(self, subject: int, data: memoryview) -> None:
-        self._received += len(data)
+        self._receipt.received += len(data)
         if self._blobs.expects(subject):
             problem = self._blobs.add(subject, data)
             if problem is None:
@@ -322,12 +340,22 @@ class Agent:
 
     def _flush(self) -> None:
         self._loop.flush()
+        if not self._full:
+            self._write()
+
+    def _write(self) -> None:
+        before = self._outbox.written
         try:
             done = self._outbox.flush(self._loop.now)
         except OSError:
             self._finish(True, "the connection has ended")
             return
-        self._loop.write(self._sink, None if done else self._flush)
+        self._full = not done
+        self._loop.write(self._sink, None)
+        if not done and self._outbox.written > before:
+            self._loop.later(_FULL, self._write)
+        elif not done:
+            self._loop.write(self._sink, self._write)
         self._calls_resume()
 
     def _calls_resume(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 
@@ -29,6 +30,7 @@ class Outbox:
         self._credits: dict[int, int] = {}
         self._behind: dict[int, int] = {}  # frames in `_bulk`, by subject
         self.pacer = Pacer()
+        self.written = 0  # bytes, by `flush`
 
     def send(self, frame: bytes) -> None:
         """Queue a control frame."""
@@ -60,14 +62,32 @@ class Outbox:
             self._credits[subject] += amount
 
     def room(self, subject: int) -> int:
-        """Return how many bytes of a payload may be queued now, at most one frame's."""
+        """Return how many bytes of a payload may be queued now, at most one frame's.
+
+        None while bulk waits to be written: more would only be copied, to wait behind it.
+        """
+        if self._bulk_queued or self._partial:
+            return 0
         allowed = self.pacer.allowance() - self._bulk_queued
         return max(0, min(self._credits.get(subject, 0), allowed, BULK_LIMIT))
 
-    def send_bulk(self, subject: int, data: bytes | memoryview) -> None:
-        """Queue some bytes of a payload."""
+    def send_bulk(self, subject: int, data: bytes | memoryview, now: float) -> None:
+        """Send some bytes of a payload; they are copied only where they have to wait."""
         self._credits[subject] -= len(data)
-        self._append(subject, pack_header(BULK, subject, len(data)) + bytes(data), len(data))
+        header = pack_header(BULK, subject, len(data))
+        written = 0
+        if not self.waiting:
+            # That the connection is full, or gone, is told to `flush`.
+            with contextlib.suppress(OSError):
+                written = os.writev(self._descriptor, (header, data))
+        if not written:
+            self._append(subject, b"".join((header, data)), len(data))
+            return
+        self.pacer.on_sent(len(data), now)
+        if written < len(header):
+            self._partial = memoryview(b"".join((header[written:], data)))
+        elif written < len(header) + len(data):
+            self._partial = memoryview(bytes(data[written - len(header) :]))
 
     @property
     def waiting(self) -> bool:
@@ -91,6 +111,7 @@ class Outbox:
                 count = os.writev(self._descriptor, pieces)
             except BlockingIOError:
                 return False
+            self.written += count
             self._note_written(count, now)
         return True
 

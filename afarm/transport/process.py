@@ -23,6 +23,9 @@ from .ending import Stderr, describe_end
 # (about 0.2 MB by default), so that a larger buffer would stay empty.
 READ_SIZE = 1 << 18
 
+# What the socket holds that the program has not read; by default 208 KiB.
+SOCKET_SIZE = 1 << 20
+
 # Above this the link is told to pause; more would only lengthen the queue that a
 # control frame waits in.
 WRITE_LIMIT = 1 << 18
@@ -220,6 +223,8 @@ async def start(
         NodeError: If the program cannot be started.
     """
     ours, theirs = socket.socketpair()
+    for each in (ours, theirs):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_SIZE)
     try:
         # A session of its own: a Ctrl-C in the terminal is for the farm, which knows
         # what to end first. Forked from this very thread, since the agent asks to be

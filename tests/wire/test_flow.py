@@ -57,3 +57,17 @@ def test_the_window_stays_within_its_bounds() -> None:
     assert pacer.allowance() == 0
     assert pacer.on_acknowledged(flow.LEAST_WINDOW, 1e-9)
     assert pacer.window == flow.LARGEST_WINDOW
+
+
+def test_what_came_is_acknowledged_at_once_and_then_not_too_often() -> None:
+    receipt = flow.Receipt()
+    receipt.received = flow.ACK_EVERY - 1
+    assert receipt.wait(1.0) is None
+    receipt.received += 1
+    assert receipt.wait(1.0) == 0.0
+    assert receipt.acknowledge(1.0) == flow.ACK_EVERY
+    assert receipt.due == 0
+    receipt.received += flow.ACK_EVERY
+    assert receipt.wait(1.0) == pytest.approx(flow.ACK_PAUSE)
+    assert receipt.wait(1.0 + 2 * flow.ACK_PAUSE) == 0.0
+    assert receipt.acknowledge(1.1) == 2 * flow.ACK_EVERY
