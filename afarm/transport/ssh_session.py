@@ -11,7 +11,8 @@ import asyncssh
 
 from .base import Receiver
 from .ending import Stderr, describe_end
-from .process import EXIT_WAIT, WRITE_LIMIT, joined
+from .process import EXIT_WAIT, WRITE_LIMIT
+from .ssh_speed import packets, spare
 
 if TYPE_CHECKING:
     from .ssh import SSHNode
@@ -54,6 +55,8 @@ class SSHSession(asyncssh.SSHClientSession[bytes]):
             OSError: If the connection is lost meanwhile.
         """
         session = cls(node.name, hops, receiver)
+        for hop in hops:
+            spare(hop)
         try:
             # No pty: it would translate bytes. No `errors`, no encoding: bytes both ways.
             await hops[-1].create_session(
@@ -118,8 +121,8 @@ class SSHSession(asyncssh.SSHClientSession[bytes]):
         channel = self._channel
         if channel is None or self._ended or self._aborted or channel.is_closing():
             return
-        for part in joined(parts):
-            channel.write(part)  # copied, into a bytearray of the channel's
+        for packet in packets(parts):
+            channel.write(packet)  # copied, into a bytearray of the channel's
 
     def abort(self) -> None:
         self._aborted = True
