@@ -31,7 +31,7 @@ def make_array(size: int) -> Any:
     """Return an array of that many bytes: the download alone."""
     import numpy as np
 
-    return np.ones(size // 8)
+    return np.zeros(size // 8)
 
 
 def die() -> None:

@@ -61,9 +61,9 @@ def _measure_peer(subject: str, peer: Peer, size: int) -> list[Figure]:
     except ImportError as exc:
         raise CannotMeasure("numpy is not installed") from exc
     # The first call of each kind also brings the function and numpy to the worker.
-    peer.call(calls.length, np.ones(1000))
-    peer.call(calls.make_array, 8000)
     array = np.ones(size // 8)
+    peer.call(calls.length, array)
+    peer.call(calls.make_array, size)
     began = time.perf_counter()
     if peer.call(calls.length, array) != array.nbytes:
         raise RuntimeError("the array did not arrive whole")
