@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
     from .software import Software
 
 _AttemptRow = tuple[int, str, Resources, "Usage | None", str]
+
+# Above this, unpickling a result takes longer than anybody else's turn of the loop should
+# have to wait: it is done in a thread. 1 MiB of small objects take about 20 ms.
+IN_THREAD = 256 << 10
 
 # Of what a call prints, so much of its beginning and of its end is kept.
 OUTPUT_KEPT = 64 << 10
@@ -100,13 +105,19 @@ class StreamState:
 class Unopened:
     """A result that was only passed on as bytes, until somebody here asks for it."""
 
-    __slots__ = ("_error", "_loaded", "parts", "value")
+    __slots__ = ("_error", "_loaded", "_lock", "parts", "value")
 
     def __init__(self, parts: Sequence[Buffer]) -> None:
         self.parts = parts
         self.value: Any = None
+        self._lock = threading.Lock()  # large ones are opened in threads
         self._loaded = False
         self._error: SerializationError | None = None
+
+    @property
+    def size(self) -> int:
+        """Bytes of the pickle and its buffers."""
+        return sum(map(len, self.parts))
 
     def open(self, invocation: object) -> Any:
         """Return the result, unpickled once.
@@ -114,19 +125,23 @@ class Unopened:
         Raises:
             SerializationError: If it cannot be unpickled here.
         """
-        if not self._loaded:
-            self._loaded = True
-            try:
-                self.value = load(self.parts)
-            except Exception as exc:  # whatever a __setstate__ of the user's raises
-                self._error = SerializationError(
-                    f"the result of {invocation!r} cannot be unpickled here: {exc!r}",
-                    part="result",
-                )
-                self._error.__cause__ = exc
+        with self._lock:
+            if not self._loaded:
+                self._load(invocation)
         if self._error is not None:
             raise self._error
         return self.value
+
+    def _load(self, invocation: object) -> None:
+        self._loaded = True
+        try:
+            self.value = load(self.parts)
+        except Exception as exc:  # whatever a __setstate__ of the user's raises
+            self._error = SerializationError(
+                f"the result of {invocation!r} cannot be unpickled here: {exc!r}",
+                part="result",
+            )
+            self._error.__cause__ = exc
 
 
 @dataclass(slots=True, eq=False)

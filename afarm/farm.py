@@ -6,6 +6,7 @@ import asyncio
 import copy
 import functools
 import logging
+import os
 import types
 import weakref
 from asyncio import _get_running_loop
@@ -15,16 +16,16 @@ from typing import Any, Self, TypeVar
 from . import sizing as sizers
 from . import views
 from ._core.request import Request
-from .call import Call, StreamState, Target
+from .call import IN_THREAD, Call, StreamState, Target
 from .display import Display
-from .errors import FarmError, NodeError, NoNodesError
+from .errors import FarmError, NodeError, NoNodesError, SerializationError
 from .invocation import Invocation, Ref
 from .iteration import STREAM_AHEAD, Stream
 from .iteration import Mapping as MapInProgress
 from .options import CallOptions, check_isolation, check_options, check_retries
 from .payload import Arguments, category_of, dump_arguments
 from .payload.arguments import dump
-from .scheduler import IN_THREAD, Scheduler
+from .scheduler import Scheduler
 from .sizing import Sizer
 from .tally import Stats
 from .transport.hosts import NodeSpec, expand
@@ -99,6 +100,8 @@ class Farm:
         if not silence > 0:
             raise ValueError(f"silence is a time above 0 seconds, not {silence!r}")
         sizer = sizers.sizer_named(sizing) if isinstance(sizing, str) else sizing
+        if not callable(getattr(sizer, "allocate", None)):
+            raise TypeError(f"sizing is the name of a sizer, or has the methods of one: {sizing!r}")
         self._life = _Life(expand(nodes), sizer, progress)
         self._show_output = show_output
         self._silence = silence
@@ -200,6 +203,7 @@ class Farm:
         """
         # Of these nobody will take another item, and their nodes would wait for that.
         scheduler.cancel_streams_of(asyncio.current_task())
+        scheduler.give_up_without_nodes()
         hurry = True
         try:
             try:
@@ -258,6 +262,8 @@ class Farm:
             pickled = scheduler.functions.pickle(fn)
             if arguments is None:
                 arguments = dump_arguments(args, kwargs)
+            if arguments.refs:
+                _check_refs(arguments.refs, scheduler)
         except FarmError as exc:
             call = Call(next(scheduler.numbers), target, None, Arguments())
             invocation: Invocation[Any] = Invocation(call, scheduler)
@@ -373,7 +379,7 @@ class Farm:
         node: str | None = None,
         priority: float | None = None,
         env: Mapping[str, str] | None = None,
-        cwd: str | None = None,
+        cwd: str | os.PathLike[str] | None = None,
     ) -> Farm:
         """Return a view of this farm with these settings for its calls. Views nest.
 
@@ -430,13 +436,19 @@ class Farm:
             SerializationError: If it cannot be pickled.
         """
         scheduler = self._scheduler()
-        ref: Ref[T] = Ref(next(scheduler.numbers), dump(obj))
+        ref: Ref[T] = Ref(next(scheduler.numbers), dump(obj), scheduler)
         weakref.finalize(ref, scheduler.forget_soon, ref.blob).atexit = False
         return ref
 
     async def get(self, ref: Ref[T]) -> T:
-        """Return the object of a `Ref`."""
+        """Return the object of a `Ref`.
+
+        Raises:
+            TypeError: If it is none.
+        """
         self._scheduler()
+        if not isinstance(ref, Ref):
+            raise TypeError(f"get() takes what put() returned, not {ref!r}")
         if ref.packed.size > IN_THREAD:
             return await asyncio.to_thread(ref._load)
         return ref._load()
@@ -451,7 +463,10 @@ class Farm:
             ValueError: If the farm has a node of that name.
         """
         scheduler = self._scheduler()
-        [node] = expand(spec)
+        found = expand(spec)
+        if len(found) != 1:
+            raise ValueError(f"{spec!r} names {len(found)} nodes: add them one by one")
+        [node] = found
         if node.name in scheduler.specs:
             raise ValueError(f"the farm has a node {node.name!r}; give this one another name=")
         reason = await scheduler.add_node(node)
@@ -492,3 +507,13 @@ class Farm:
     def _slots(self) -> int:
         scheduler = self._life.scheduler
         return views.slots(scheduler) if scheduler is not None else 1
+
+
+def _check_refs(refs: Iterable[Ref[Any]], scheduler: Scheduler) -> None:
+    """Refuse objects of another farm: nodes know them by number."""
+    for ref in refs:
+        if ref.owner is not scheduler:
+            raise SerializationError(
+                f"{ref!r} is an object of another farm: put() it into this one too",
+                part="arguments",
+            )

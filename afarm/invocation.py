@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ._agent import references
-from .call import Attempt, Call, Unopened
+from .call import IN_THREAD, Attempt, Call, Unopened
 from .errors import SerializationError
 from .payload import Arguments, Packed, Passed, load
 from .payload.arguments import dump
@@ -89,7 +89,11 @@ class Invocation(asyncio.Future[T], Passed):
 
     def __await__(self) -> Generator[Any, None, T]:
         value: Any = yield from super().__await__()
-        return cast("T", value.open(self)) if type(value) is Unopened else value
+        if type(value) is not Unopened:
+            return cast("T", value)
+        if value.size > IN_THREAD:
+            return cast("T", (yield from asyncio.to_thread(value.open, self).__await__()))
+        return cast("T", value.open(self))
 
     __iter__ = __await__
 
@@ -104,6 +108,9 @@ class Invocation(asyncio.Future[T], Passed):
         return f"<Invocation {self._call.id} of {self._call.category}, {self.state}>"
 
     # --- as an argument
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} stands for its result only among the arguments of a call")
 
     def _pass(self, arguments: Arguments) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         if self._scheduler.loop is not asyncio.get_running_loop():
@@ -130,11 +137,15 @@ class Invocation(asyncio.Future[T], Passed):
 class Ref(Passed, Generic[T]):
     """An object that nodes are sent once; stands for it in the arguments of calls."""
 
-    __slots__ = ("__weakref__", "blob", "packed")
+    __slots__ = ("__weakref__", "blob", "owner", "packed")
 
-    def __init__(self, blob: int, packed: Packed) -> None:
+    def __init__(self, blob: int, packed: Packed, owner: Scheduler) -> None:
         self.blob = blob
         self.packed = packed
+        self.owner = owner
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(f"{self!r} stands for its object only among the arguments of a call")
 
     def __repr__(self) -> str:
         return f"<Ref {self.blob}, {self.packed.size} bytes>"

@@ -7,10 +7,10 @@ from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from typing import Any
 
-from .call import Call
+from .call import IN_THREAD, Call
 from .invocation import Invocation
 from .payload import load
-from .scheduler import IN_THREAD, Scheduler
+from .scheduler import Scheduler
 
 # Items that a stream's node may send before the caller has taken any.
 STREAM_AHEAD = 16

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -70,7 +71,7 @@ def check_options(
     node: str | None,
     priority: float | None,
     env: Mapping[str, str] | None,
-    cwd: str | None,
+    cwd: str | os.PathLike[str] | None,
 ) -> CallOptions:
     """Return the options, or say which is wrong.
 
@@ -79,10 +80,10 @@ def check_options(
         TypeError: If it is of the wrong type.
     """
     return CallOptions(
-        category=category,
+        category=_text("category", category),
         stated=Resources(
             cores=_positive("cores", cores),
-            memory=None if memory is None else parse_bytes(memory),
+            memory=_memory(memory),
             disk=None if disk is None else parse_bytes(disk),
             gpus=_whole("gpus", gpus, least=0),
             wall_time=_positive("wall_time", wall_time),
@@ -92,10 +93,10 @@ def check_options(
         retries=check_retries(retries),
         retry_on=_exceptions(retry_on),
         isolation=check_isolation(isolation),
-        node=node,
-        priority=priority,
+        node=_text("node", node),
+        priority=_finite("priority", priority),
         env=_environment(env),
-        cwd=cwd,
+        cwd=None if cwd is None else _text("cwd", os.fspath(cwd)),
     )
 
 
@@ -111,14 +112,40 @@ def check_retries(retries: int | None) -> int | None:
     return _whole("retries", retries, least=0)
 
 
-def _positive(name: str, value: float | None) -> float | None:
+def _finite(name: str, value: float | None) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} is a number, not {value!r}")
-    if not math.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} must be above 0, not {value!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, not {value!r}")
     return float(value)
+
+
+def _positive(name: str, value: float | None) -> float | None:
+    number = _finite(name, value)
+    if number is not None and number <= 0:
+        raise ValueError(f"{name} must be above 0, not {value!r}")
+    return number
+
+
+def _memory(value: int | str | None) -> int | None:
+    if value is None:
+        return None
+    size = parse_bytes(value)
+    if size == 0:
+        raise ValueError(f"memory must be above 0, not {value!r}: no process does without")
+    return size
+
+
+def _text(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise TypeError(f"{name} is a string, not {value!r}")
+    if not value or "\0" in value:
+        raise ValueError(f"{name} cannot be {value!r}")
+    return value
 
 
 def _whole(name: str, value: int | None, *, least: int) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from asyncio import CancelledError
 from typing import TypedDict
 
@@ -76,8 +77,8 @@ def unusable_error(call: Call, failure: RemoteFailure) -> FarmError:
     if isinstance(failure.exception, ModuleNotFoundError):
         name = failure.exception.name or ""
         return DependencyError(
-            f"{where}: {text}; pass options(modules=[{name!r}]) or options(packages=[...]) if "
-            "it is installed here",
+            f"{where}: {text}; name it in an import statement of the function or its module, "
+            "so that it is found and shipped, and have it installed here",
             names=[name],
         )
     return SerializationError(f"{where}: {text}\n{failure.traceback}".rstrip(), part="arguments")
@@ -95,7 +96,9 @@ def unpicklable_error(call: Call, failure: RemoteFailure) -> SerializationError:
 def unloadable_error(call: Call, error: Exception) -> SerializationError:
     """Return the error for a result that cannot be unpickled here."""
     made = SerializationError(
-        f"the result of {call.category} cannot be unpickled here: {error!r}", part="result"
+        f"the result of {call.category} cannot be unpickled here: {error!r}; return plain data, "
+        "or make what it needs importable here",
+        part="result",
     )
     made.__cause__ = error
     return made
@@ -104,10 +107,20 @@ def unloadable_error(call: Call, error: Exception) -> SerializationError:
 def crashed_error(call: Call, ended: wire.Ended) -> InvocationCrashed:
     """Return the error for a process that died, or left by itself."""
     return InvocationCrashed(
-        f"the process of {call.category} {describe_exit(ended.exit)} on node {call.node}",
+        f"the process of {call.category} {describe_exit(ended.exit)} on node {call.node}"
+        f" (attempt {call.attempt}); {_advice(ended.exit)}",
         exit=ended.exit,
         **_facts(call),
     )
+
+
+def _advice(exit: int) -> str:
+    """Return what to do about a process that ended so."""
+    if exit >= 0:
+        return "let the function return or raise instead of ending its process"
+    if -exit in (signal.SIGSEGV, signal.SIGBUS, signal.SIGILL, signal.SIGFPE, signal.SIGABRT):
+        return "native code failed: PYTHONFAULTHANDLER=1 in options(env=) shows where"
+    return "look on the node for who sent the signal; options(retry_on=) tries it again"
 
 
 def exhausted_error(call: Call, resource: str, reason: str) -> InvocationError:
@@ -118,7 +131,8 @@ def exhausted_error(call: Call, resource: str, reason: str) -> InvocationError:
     told = describe_amount(resource, limit)
     if resource == "wall_time":
         return InvocationTimeout(
-            f"{call.category} was stopped after its wall time of {told} on node {call.node}",
+            f"{call.category} was stopped after its wall time of {told} on node {call.node}; "
+            "state more wall_time in options(), or none",
             **_facts(call),
         )
     used = describe_amount(resource, measured(usage, resource))
@@ -139,7 +153,11 @@ def exhausted_error(call: Call, resource: str, reason: str) -> InvocationError:
 def completion_error(call: Call, completion: Completion, reason: str) -> InvocationError:
     """Return the error for an invocation that the core gave up."""
     if completion is Completion.LOST:
-        return NodeLost(f"{call.category} was lost with its node: {reason}", **_facts(call))
+        return NodeLost(
+            f"{call.category} was lost with its node (attempt {call.attempt}): {reason}; see "
+            "farm.nodes for its state, and state more retries if it may run again",
+            **_facts(call),
+        )
     if completion is Completion.UNSCHEDULABLE:
         wanted = ", ".join(
             describe_amount(name, value)
@@ -152,6 +170,15 @@ def completion_error(call: Call, completion: Completion, reason: str) -> Invocat
         )
     ended = call.ended[0] if call.ended else None
     return exhausted_error(call, ended.resource if ended else "memory", reason)
+
+
+def nodeless_error(call: Call) -> Unschedulable:
+    """Return the error for an invocation that waits on a farm without nodes that closes."""
+    return Unschedulable(
+        f"{call.category} was not run: all nodes of its farm were removed; add one with "
+        "add_node() before the farm closes",
+        **_facts(call),
+    )
 
 
 _FIELDS = ("cores", "memory", "disk", "gpus", "wall_time", "cpu_time", "processes")

@@ -25,7 +25,7 @@ from ._core.actions import Completion
 from ._core.farm_state import FarmState
 from ._wire import messages as wire
 from ._wire.payloads import INLINE, Buffer, pack_layout
-from .call import Call, Unopened
+from .call import IN_THREAD, Call, Unopened
 from .errors import FarmError, InvocationError, NodeError, ProtocolError
 from .link import Greeting, Link
 from .payload import FunctionPickles, Packed, RemoteFailure, load, load_failure
@@ -38,9 +38,9 @@ from .transport.base import Node
 
 log = logging.getLogger("afarm")
 
-# Above this, unpickling a result takes longer than anybody else's turn of the loop should
-# have to wait: it is done in a thread. 1 MiB of small objects take about 20 ms.
-IN_THREAD = 256 << 10
+# Events that one turn of the loop handles. Each costs 2 to 10 us with what follows from it,
+# and nobody else's turn should have to wait longer than 20 ms.
+EVENTS_AT_ONCE = 1000
 
 # How often nodes are judged, in seconds.
 CHECK = 1.0
@@ -80,6 +80,7 @@ class Scheduler:
             hash_seed=random.SystemRandom().randrange(1, 1 << 32),
             silence=silence,
         )
+        self.broken: FarmError | None = None  # why it can decide nothing any more
         self.unseen: list[str] = []  # categories of failures that were collected unseen
         self._failed: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
         self._show_output = show_output
@@ -98,6 +99,10 @@ class Scheduler:
 
     def submit(self, call: Call) -> None:
         """Take a call; its future is resolved in time, whatever happens."""
+        if self.broken is not None:
+            call.function = None  # it was not held for this call
+            self.refuse(call, self.broken)
+            return
         self.calls[call.id] = call
         assert call.function is not None
         assert call.arguments is not None
@@ -175,6 +180,14 @@ class Scheduler:
             else:
                 self.cancel(call)
 
+    def give_up_without_nodes(self) -> None:
+        """Fail everything if the farm has no node: no more is going to come."""
+        if self.specs:
+            return
+        for call in list(self.calls.values()):
+            self._resolve_error(call, outcome.nodeless_error(call))
+            self.cancel(call)
+
     def cancel_streams_of(self, consumer: asyncio.Task[Any] | None) -> None:
         """Cancel the streams whose items this task has been taking."""
         for call in list(self.calls.values()):
@@ -199,6 +212,9 @@ class Scheduler:
     def add_node(self, node: Node) -> asyncio.Future[str | None]:
         """Take a node; the future says how the first try to open it went: why not, or ``None``."""
         first_try: asyncio.Future[str | None] = self.loop.create_future()
+        if self.broken is not None:
+            first_try.set_result(str(self.broken))
+            return first_try
         self.first_tries[node.name] = first_try
         self.specs[node.name] = node
         self._epochs[node.name] = itertools.count()
@@ -211,6 +227,8 @@ class Scheduler:
 
     async def remove_node(self, name: str, *, drain: bool) -> None:
         """Let a node go, at once or when it is empty; return when it is gone."""
+        if self.broken is not None:
+            return
         released = self._released.setdefault(name, self.loop.create_future())
         if drain:
             self._event(event.DrainNode(name, self._now()))
@@ -258,16 +276,16 @@ class Scheduler:
             raise
         finally:
             self.links.clear()
-            self._answer_all()
+            self._answer_all("the farm was closed before the node was up")
 
     async def _close_links(self, timeout: float) -> None:
         await asyncio.gather(*(link.close(timeout) for link in self.links.values()))
 
-    def _answer_all(self) -> None:
+    def _answer_all(self, reason: str) -> None:
         """Answer those who wait for a node to come or to go: nothing will happen any more."""
         for first_try in self.first_tries.values():
             if not first_try.done():
-                first_try.set_result("the farm was closed before the node was up")
+                first_try.set_result(reason)
         for released in self._released.values():
             if not released.done():
                 released.set_result(None)
@@ -318,9 +336,12 @@ class Scheduler:
 
     def _tick(self) -> None:
         self._tick_due = False
-        if not self._events:
+        events, self._events = self._events[:EVENTS_AT_ONCE], self._events[EVENTS_AT_ONCE:]
+        if self._events:
+            self._tick_due = True
+            self.loop.call_soon(self._tick)
+        if not events or self.broken is not None:
             return
-        events, self._events = self._events, []
         for link in self.links.values():
             link.cork()
         try:
@@ -329,12 +350,30 @@ class Scheduler:
             # What one node says cannot be; which, is in the event. The others have counted.
             log.exception("a fault inside the farm, please report it")
             actions = self.state.handle_all([])
+        except Exception as exc:  # a sizer is the user's code: nobody may wait for ever
+            self._break(exc)
+            actions = []
         for action in actions:
             self._perform(action)
         for link in list(self.links.values()):
             link.flush()
         if self._idle is not None and not self.calls and not self._idle.done():
             self._idle.set_result(None)
+
+    def _break(self, cause: Exception) -> None:
+        """Fail everything: what the core holds may contradict itself from here on."""
+        log.error("the farm cannot go on", exc_info=cause)
+        self.broken = FarmError(
+            f"the farm cannot go on, since deciding what runs where failed: {cause!r}; if that "
+            "is not from a sizer of yours, please report it. Close this farm and make a new one"
+        )
+        self.broken.__cause__ = cause
+        for call in list(self.calls.values()):
+            self._resolve_error(call, self.broken)
+            self._discard(call)
+        self._answer_all(str(self.broken))
+        for link in self.links.values():
+            self._spawn(link.close(CLOSING))  # ends what runs there
 
     def _perform(self, action: do.Action) -> None:
         if isinstance(action, do.Start):
@@ -497,6 +536,11 @@ class Scheduler:
         else:
             self._fail(call, ended, load_failure(parts))
 
+    def lane_handed_on(self, link: Link, ended: wire.Ended) -> None:
+        call = self._current(link, ended.invocation, ended.attempt)
+        if call is not None:
+            self._event(event.HandedOn(call.id, ended.attempt, ended.next, self._now()))
+
     async def _fail_in_thread(self, call: Call, ended: wire.Ended, parts: list[Buffer]) -> None:
         self._fail(call, ended, await asyncio.to_thread(load_failure, parts))
 
@@ -631,6 +675,7 @@ class Scheduler:
         if future is None or future.done():
             self._discard(call)
         elif taken and not future._callbacks:
+            self.tally.returned += 1
             future.set_result(Unopened(parts))
             self._discard(call)
         elif sum(map(len, parts)) > IN_THREAD:

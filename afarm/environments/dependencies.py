@@ -62,10 +62,8 @@ class Dependencies:
         names = list(dict.fromkeys(found.module for found in needed))
         seen = "; ".join(f"{found.module!r}, seen in {found.where}" for found in needed)
         raise DependencyError(
-            f"no module here provides {seen}. Install it, or put its folder on sys.path; if "
-            "its distribution or module has another name, pass packages=[...] or modules=[...] "
-            "to options(); if the function can do without it, import it under try/except "
-            "ImportError",
+            f"no module here provides {seen}. Install it, or put its folder on sys.path; if the "
+            "function can do without it, import it under try/except ImportError",
             names=names,
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import json
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -169,10 +170,11 @@ async def test_each_call_starts_in_an_empty_directory_of_its_own(
     assert not any(os.path.exists(place) for place, _ in places)
 
 
-async def test_the_working_directory_can_be_named(farm: afarm.Farm, tmp_path: object) -> None:
+async def test_the_working_directory_can_be_named(farm: afarm.Farm, tmp_path: Path) -> None:
     import os
 
-    assert await farm.options(cwd=str(tmp_path)).submit(os.getcwd) == str(tmp_path)
+    for place in (str(tmp_path), tmp_path):
+        assert await farm.options(cwd=place).submit(os.getcwd) == str(tmp_path)
 
 
 async def test_environment_variables_are_set_for_the_call_alone(

@@ -393,3 +393,110 @@ def test_everything_works_under_uvloop() -> None:
                 await asyncio.wait_for(farm.submit(do.sleep, 30), 0.2)
 
     uvloop.run(main())
+
+
+@pytest.mark.parametrize(
+    ("setting", "error"),
+    [
+        ({"priority": "high"}, TypeError),
+        ({"priority": float("nan")}, ValueError),
+        ({"memory": 0}, ValueError),
+        ({"memory": True}, TypeError),
+        ({"node": 3}, TypeError),
+        ({"category": 3}, TypeError),
+        ({"category": ""}, ValueError),
+        ({"cwd": 5}, TypeError),
+        ({"env": {"A": 1}}, TypeError),
+        ({"retry_on": "ValueError"}, TypeError),
+    ],
+)
+async def test_options_of_the_wrong_kind_never_reach_the_farm(
+    setting: dict[str, object], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        afarm.Farm().options(**setting)  # type: ignore[arg-type]
+
+
+async def test_a_ref_is_for_the_arguments_of_its_own_farm(farm: afarm.Farm) -> None:
+    ref = farm.put([1, 2, 3])
+    async with afarm.Farm(progress=False) as other:
+        with pytest.raises(afarm.SerializationError, match="another farm"):
+            await other.submit(len, ref)
+    with pytest.raises(afarm.SerializationError, match="among the arguments"):
+        await farm.submit(lambda: ref)
+    with pytest.raises(TypeError, match="what put"):
+        await farm.get([1, 2, 3])  # type: ignore[arg-type]
+
+
+async def test_an_invocation_is_for_arguments_and_not_for_closures(farm: afarm.Farm) -> None:
+    call = farm.submit(do.add, 1)
+    with pytest.raises(afarm.SerializationError, match="among the arguments"):
+        await farm.submit(lambda: call)
+
+
+async def test_results_that_were_only_passed_on_count_too(farm: afarm.Farm) -> None:
+    await farm.submit(do.add, farm.submit(do.add, 1))
+    assert farm.stats().returned == 2
+
+
+async def test_a_large_result_that_was_passed_on_can_be_awaited_later_by_many(
+    farm: afarm.Farm,
+) -> None:
+    made = farm.submit(do.blob, 2_000_000)
+    assert await farm.submit(len, made) == 2_000_000
+
+    async def look() -> int:
+        return len(await made)
+
+    assert await asyncio.gather(look(), look(), look()) == [2_000_000] * 3
+
+
+class _Broken:
+    """A sizer that fails in one of its methods."""
+
+    def __init__(self, method: str) -> None:
+        self.method = method
+
+    def allocate(self, *args: object, **settings: object) -> afarm.Resources:
+        if self.method == "allocate":
+            raise RuntimeError("the sizer's own")
+        return afarm.Resources(cores=1, memory=1 << 28)
+
+    def observe(self, *args: object, **settings: object) -> None:
+        raise RuntimeError("the sizer's own")
+
+
+@pytest.mark.parametrize("method", ["allocate", "observe"])
+async def test_a_sizer_that_fails_fails_every_call_and_lets_nobody_wait(
+    nothing_left: None, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with asyncio.timeout(20):
+        async with afarm.Farm(sizing=_Broken(method), progress=False) as farm:  # type: ignore[arg-type]
+            calls = [farm.submit(do.sleep, 0.1) for _ in range(5)]
+            found = await asyncio.gather(*calls, return_exceptions=True)
+            assert {type(each) for each in found} == {afarm.FarmError}
+            assert all("the sizer's own" in str(each) for each in found)
+            with pytest.raises(afarm.FarmError, match="cannot go on"):
+                await farm.submit(do.add, 1)
+            with pytest.raises(afarm.NodeError, match="cannot go on"):
+                await farm.add_node(afarm.LocalNode(name="second"))
+            await farm.remove_node("local")
+    assert [record for record in caplog.records if record.exc_info]
+
+
+async def test_what_waits_when_the_last_node_was_removed_fails_at_the_end(
+    nothing_left: None,
+) -> None:
+    async with asyncio.timeout(20):
+        async with afarm.Farm(progress=False) as farm:
+            await farm.remove_node("local")
+            call = farm.submit(do.add, 1)
+    with pytest.raises(afarm.Unschedulable, match="add_node"):
+        await call
+
+
+async def test_a_file_of_several_nodes_is_not_one_node(farm: afarm.Farm, tmp_path: Path) -> None:
+    path = tmp_path / "two.toml"
+    path.write_text('nodes = ["a", "b"]')
+    with pytest.raises(ValueError, match="names 2 nodes"):
+        await farm.add_node(path)
