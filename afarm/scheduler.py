@@ -40,7 +40,11 @@ log = logging.getLogger("afarm")
 
 # Events that one turn of the loop handles. Each costs 2 to 10 us with what follows from it,
 # and nobody else's turn should have to wait longer than 20 ms.
-EVENTS_AT_ONCE = 1000
+EVENTS_AT_ONCE = 500
+
+# Results below this are not counted among what one turn of the loop unpickles: a thread
+# would take longer to begin than they take.
+BURST = 8 << 10
 
 # How often nodes are judged, in seconds.
 CHECK = 1.0
@@ -90,6 +94,7 @@ class Scheduler:
         self._released: dict[str, asyncio.Future[None]] = {}
         self._epochs: dict[str, itertools.count[int]] = {}
         self._idle: asyncio.Future[None] | None = None
+        self._unpickled = 0  # bytes, in this turn of the loop
         self._wake: asyncio.TimerHandle | None = None
         self._closing = False
         self._checked = self.loop.time()
@@ -678,7 +683,7 @@ class Scheduler:
             self.tally.returned += 1
             future.set_result(Unopened(parts))
             self._discard(call)
-        elif sum(map(len, parts)) > IN_THREAD:
+        elif self._too_much(sum(map(len, parts))):
             self._spawn(self._return_in_thread(call, parts))
         else:
             try:
@@ -689,6 +694,21 @@ class Scheduler:
                 self.tally.returned += 1
                 future.set_result(value)
             self._discard(call)
+
+    def _too_much(self, size: int) -> bool:
+        """Return whether a result must not be unpickled in this turn of the loop.
+
+        Many of a middling size that arrive together are as long as a large one.
+        """
+        if size < BURST:
+            return False
+        if not self._unpickled:
+            self.loop.call_soon(self._new_turn)
+        self._unpickled += size
+        return self._unpickled > IN_THREAD
+
+    def _new_turn(self) -> None:
+        self._unpickled = 0
 
     async def _return_in_thread(self, call: Call, parts: list[Buffer]) -> None:
         try:

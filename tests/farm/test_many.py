@@ -500,3 +500,21 @@ async def test_a_file_of_several_nodes_is_not_one_node(farm: afarm.Farm, tmp_pat
     path.write_text('nodes = ["a", "b"]')
     with pytest.raises(ValueError, match="names 2 nodes"):
         await farm.add_node(path)
+
+
+async def test_others_have_their_turn_while_many_calls_are_taken_and_cancelled(
+    farm: afarm.Farm,
+) -> None:
+    async def turns_until_over() -> int:
+        turns = 0
+        while farm.stats().waiting or farm.stats().running:
+            turns += 1
+            await asyncio.sleep(0)
+        return turns
+
+    await farm.submit(do.add, 1)
+    calls = [farm.submit(do.sleep, 60) for _ in range(5_000)]
+    await asyncio.sleep(0)
+    for call in calls:
+        call.cancel()
+    assert await turns_until_over() >= 10

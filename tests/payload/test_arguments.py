@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import threading
 
 import numpy as np
@@ -93,3 +94,35 @@ def test_what_is_put_must_not_hold_what_stands_for_a_value() -> None:
     assert carried(dump({"a": 1})) == {"a": 1}
     with pytest.raises(SerializationError, match="type lock"):
         dump(threading.Lock())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        list(range(400_000)),
+        {"key": [str(n) for n in range(100_000)]},
+        b"x" * 3_000_000,
+        ["y" * 700_000, bytearray(b"z" * 2_500_001)],
+    ],
+    ids=["integers", "strings", "bytes", "mixed"],
+)
+def test_a_large_pickle_is_read_to_the_same_value(value: object) -> None:
+    assert load(dump(value).parts()) == value
+    assert load([pickle.dumps(value, protocol=0)]) == value
+
+
+def test_a_large_pickle_that_is_cut_off_is_an_error() -> None:
+    whole = pickle.dumps(list(range(400_000)))
+    with pytest.raises((EOFError, pickle.UnpicklingError)):
+        load([whole[:-100_000]])
+
+
+def test_other_threads_run_while_a_large_pickle_is_read() -> None:
+    data = pickle.dumps(list(range(6_000_000)))
+    reading = threading.Thread(target=load, args=([data],))
+    reading.start()
+    turns = 0
+    while reading.is_alive():
+        turns += 1
+        reading.join(0.001)
+    assert turns >= 4  # one or two where the interpreter is not let go
