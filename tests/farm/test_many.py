@@ -512,7 +512,7 @@ async def test_others_have_their_turn_while_many_calls_are_taken_and_cancelled(
             await asyncio.sleep(0)
         return turns
 
-    await farm.submit(do.add, 1)
+    await farm.submit(do.sleep, 0)
     calls = [farm.submit(do.sleep, 60) for _ in range(5_000)]
     await asyncio.sleep(0)
     for call in calls:
