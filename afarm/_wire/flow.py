@@ -2,7 +2,7 @@
 
 Bytes that were sent and not acknowledged lie in some queue: ours, the kernel's, the
 network's. A control frame sent now arrives after all of them. `Pacer` keeps them under
-what the connection carries in its least round trip and `QUEUE` seconds.
+what the connection carries in its least round trip, half of another, and `QUEUE` seconds.
 
 Sans-IO, standard library only; used at both ends. Time is an argument.
 """
@@ -11,9 +11,14 @@ from __future__ import annotations
 
 from collections import deque
 
-# How long a control frame may have to wait behind bulk. A kill is to arrive within half
-# a second on any link; the least round trip of the link comes on top.
-QUEUE = 0.1
+# How long a control frame may have to wait behind bulk, but for half a round trip. A kill is
+# to arrive within half a second on any link, and what is below us takes its part: TCP with BBR
+# sends next to nothing for 0.2 s in each 10.
+QUEUE = 0.05
+
+# The part of a round trip that is queued besides: so much more is sent in each trip while there
+# is room, which fills a long link within seconds.
+GROWTH = 0.5
 
 # Below this a link cannot be kept busy, since acknowledgements come each ACK_EVERY bytes.
 LEAST_WINDOW = 128 << 10
@@ -69,7 +74,7 @@ class Pacer:
 
     The delivery rate is measured as in BBR (Cardwell et al., ACM Queue 14(5), 2016): bytes
     acknowledged between the sending and the acknowledgement of one mark, over that time.
-    The window is that rate times the least round trip plus `QUEUE`; since it is more
+    The window is that rate times the least round trip and the queue; since it is more
     than the link holds, the rate rises by itself where there is room.
     """
 
@@ -107,7 +112,7 @@ class Pacer:
             trip = max(at - sent_at, 1e-6)
             self._note_rate(at, (total - acknowledged_then) / trip)
             self.on_round_trip(trip)
-            wanted = self._rates[0][1] * (self._trip + QUEUE)
+            wanted = self._rates[0][1] * ((1 + GROWTH) * self._trip + QUEUE)
             self.window = int(min(max(wanted, LEAST_WINDOW), LARGEST_WINDOW))
         return True
 
