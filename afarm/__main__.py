@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -25,8 +26,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         stated = [*getattr(arguments, "node", []), *(arguments.nodes or [])]
         nodes = hosts.choose_nodes(stated, os.environ)
+    except ValueError as exc:
+        parser.error(str(exc))
+    except OSError as exc:
+        parser.error(f"cannot read the nodes in {exc.filename}: {exc.strerror}")
+    try:
         status: int = arguments.run(arguments, nodes)
-    except (mapping.UsageError, ValueError, FileNotFoundError) as exc:
+    except (mapping.UsageError, ValueError) as exc:
         parser.error(str(exc))
     except FarmError as exc:
         print(f"afarm: {exc}", file=sys.stderr)
@@ -130,6 +136,8 @@ def run_demo(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
 
 def run_check(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
     """``afarm check``: exit status 1 if a node cannot be used."""
+    # What the library would log of a node stands in what is printed.
+    logging.getLogger("afarm").setLevel(logging.ERROR)
     findings = asyncio.run(check.check(nodes))
     print(check.describe_findings(findings))
     return 1 if any(finding.problem for finding in findings) else 0

@@ -164,7 +164,7 @@ class Scheduler:
             except Exception as exc:
                 raise InvocationError(
                     f"{call.category} was not run: its argument, the result of "
-                    f"{earlier.category}, is not to be had: {exc}"
+                    f"{earlier.category}, is not to be had: {type(exc).__name__}: {exc}"
                 ) from exc
         call.passed = passed or None
 

@@ -252,3 +252,20 @@ def test_the_demonstration_runs_and_ends_with_its_tables(folder: Path) -> None:
     assert "20 of 20 calls" in done.stdout
     for name in ("descriptors", "conformers", "neighbours", "texture", "classify", "local"):
         assert f"\n{name} " in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["map", "functions:double", "numbers.txt", "--nodes", "./"], "cannot read the nodes in ."),
+        (["check", "--nodes", "missing.toml"], "cannot read the nodes in missing.toml: No such"),
+        (["map", "functions:double", "numbers.txt", "--out", "."], "cannot write ."),
+    ],
+)
+def test_a_folder_in_the_place_of_a_file_is_wrong_usage(
+    folder: Path, arguments: list[str], said: str
+) -> None:
+    done = afarm_command(folder, *arguments)
+    assert done.returncode == 2
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr

@@ -118,14 +118,20 @@ async def run(
 
     Returns:
         The number of calls that failed.
+
+    Raises:
+        UsageError: If the inputs cannot be read or the results not be written.
     """
     failed = 0
     async with AsyncExitStack() as stack:
-        results = (
-            aiofiles.stdout
-            if out is None
-            else await stack.enter_async_context(aiofiles.open(out, "w", encoding="utf-8"))
-        )
+        try:
+            results = (
+                aiofiles.stdout
+                if out is None
+                else await stack.enter_async_context(aiofiles.open(out, "w", encoding="utf-8"))
+            )
+        except OSError as exc:
+            raise UsageError(f"cannot write {out}: {exc.strerror}") from exc
         farm = await stack.enter_async_context(afarm.Farm(nodes, progress=progress))
         answers = farm.options(**options).map(
             function, read_inputs(inputs, as_json=as_json), return_exceptions=True

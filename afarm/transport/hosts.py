@@ -79,7 +79,10 @@ def load_nodes(path: str | os.PathLike[str]) -> list[Node]:
         OSError: If it cannot be read.
     """
     file = Path(path).expanduser()
-    text = file.read_text(encoding="utf-8")
+    try:
+        text = file.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError as exc:
+        raise ValueError(f"{file} is not text in UTF-8: {exc}") from exc
     nodes = list(_toml(file, text) if file.suffix == ".toml" else _lines(file, text))
     if not nodes:
         raise ValueError(f"{file}: no nodes in it; expected one on each line: {_EXPECTED}")

@@ -210,3 +210,18 @@ def test_arguments_are_checked_when_a_node_is_made(make: Any, words: str) -> Non
 )
 def test_a_node_prints_as_it_would_be_written(node: object, text: str) -> None:
     assert repr(node) == text
+
+
+def test_a_file_may_begin_with_a_byte_order_mark_and_have_the_lines_of_windows(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "hosts"
+    path.write_bytes(b"\xef\xbb\xbflab1\r\n# shared\r\nlab2\r\n")
+    assert [node.name for node in load_nodes(path)] == ["lab1", "lab2"]
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "hosts"
+    path.write_bytes(b"\xff\xfe\x00lab1")
+    with pytest.raises(ValueError, match="hosts is not text in UTF-8"):
+        load_nodes(path)
