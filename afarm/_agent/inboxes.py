@@ -133,6 +133,8 @@ class Inboxes:
         first = worker.sent[0] if worker.sent else None
         if first is None or not first.reuse or worker.leaving or first.killed:
             return
+        if worker.relaying is not None:
+            return  # nothing may come between the bytes of its arguments
         withdrawn = worker.words[WITHDRAWN_TO]
         if worker.words[WITHDRAWN_FROM] <= worker.sent[-1].sequence <= withdrawn:
             return  # until it is known what it skips
