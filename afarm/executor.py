@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import concurrent.futures
+import concurrent.futures.thread
+import contextlib
 import threading
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -16,6 +20,18 @@ from .payload.arguments import Arguments
 from .transport.hosts import NodeSpec
 
 T = TypeVar("T")
+
+_living: weakref.WeakSet[Executor] = weakref.WeakSet()
+
+
+def _shut_down_all() -> None:
+    for executor in list(_living):
+        executor.shutdown()
+
+
+# As `concurrent.futures.thread` does, and after it, so as to be called before: a farm needs
+# threads, which are not to be had any more when what `atexit` knows is called.
+getattr(threading, "_register_atexit", atexit.register)(_shut_down_all)
 
 
 class _Future(concurrent.futures.Future[T]):
@@ -68,8 +84,8 @@ class Executor(concurrent.futures.Executor):
     """A `concurrent.futures.Executor` that runs on a farm.
 
     The farm lives on an event loop in a thread of its own. Use it as a context manager, or
-    call `shutdown`. Unlike in the standard library's executors, cancelling a future also
-    ends a call that runs.
+    call `shutdown`; at the end of the program it waits for its calls, as the standard
+    library's do. Unlike there, cancelling a future also ends a call that runs.
 
     Args:
         nodes: As for `Farm`.
@@ -90,24 +106,40 @@ class Executor(concurrent.futures.Executor):
             concurrent.futures.Future()
         )
         self._cancel = False
+        self._opening: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any]] | None = None
         self._thread = threading.Thread(target=self._run, name="afarm-executor", daemon=True)
         self._thread.start()
         try:
             self._loop = self._opened.result()
-        except BaseException:
+        except BaseException:  # no node; or a Ctrl-C, which the other thread does not see
             self._shut = True
+            self._give_up_opening()
             self._thread.join()
             raise
+        _living.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Executor on {self._farm!r}>"
+
+    def _give_up_opening(self) -> None:
+        if self._opening is not None:
+            loop, task = self._opening
+            with contextlib.suppress(RuntimeError):  # it has ended by itself, and its loop too
+                loop.call_soon_threadsafe(task.cancel)
 
     def _run(self) -> None:
         try:
             asyncio.run(self._serve())
         except BaseException as exc:
-            if self._opened.done():
+            if not self._opened.done():
+                self._opened.set_exception(exc)
+            elif not self._shut:
                 raise
-            self._opened.set_exception(exc)
 
     async def _serve(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._opening = asyncio.get_running_loop(), task
         await self._farm.open()
         self._closing = asyncio.Event()
         self._opened.set_result(asyncio.get_running_loop())
@@ -162,5 +194,6 @@ class Executor(concurrent.futures.Executor):
         if first:
             self._cancel = cancel_futures
             self._loop.call_soon_threadsafe(self._closing.set)
+            _living.discard(self)
         if wait:
             self._thread.join()

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 import afarm
@@ -62,3 +67,40 @@ def test_after_shutdown_nothing_is_taken() -> None:
 def test_a_farm_that_cannot_open_says_so_at_once() -> None:
     with pytest.raises(afarm.NoNodesError):
         afarm.Executor([afarm.CommandNode(["/bin/false"])], progress=False)
+
+
+def run_script(body: str) -> subprocess.Popen[str]:
+    code = f"import afarm, time\nfrom tests.farm import functions as do\n{body}"
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def test_the_end_of_the_program_waits_for_its_calls(tmp_path: Path) -> None:
+    process = run_script(
+        "executor = afarm.Executor(progress=False)\n"
+        "call = executor.submit(do.sleep, 0.5, 7)\n"
+        "call.add_done_callback(lambda call: print('result', call.result()))"
+    )
+    output, errors = process.communicate(timeout=30)
+    assert (output, errors, process.returncode) == ("result 7\n", "", 0)
+
+
+def test_ctrl_c_while_the_nodes_are_opened_ends_the_program() -> None:
+    process = run_script(
+        "node = afarm.CommandNode(['/bin/sh', '-c', 'echo started >&2; exec sleep 600'])\n"
+        "print('opening', flush=True)\n"
+        "afarm.Executor([node], progress=False)"
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "opening\n"
+    end = time.monotonic() + 10
+    while not psutil.Process(process.pid).children() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=20)
+    assert errors.rstrip().endswith("KeyboardInterrupt")
+
+
+def test_an_executor_prints_as_what_it_runs_on(executor: afarm.Executor) -> None:
+    assert repr(executor) == "<Executor on <Farm of local, open>>"
