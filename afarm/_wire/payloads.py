@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import struct
+import sys
 from collections.abc import Sequence
 
 from ..errors import LocalProtocolError, RemoteProtocolError
@@ -31,6 +32,11 @@ Buffer = bytes | bytearray | memoryview
 # From this size on, room for bytes is mapped: `bytearray` would write zeros into all of it
 # first (0.1 s for 200 MB, in which the loop stands still), and fault on every 4 KiB.
 MAPPED = 4 << 20
+
+# How much of it the kernel is asked for at once, when less than half of that is left: a fault for
+# each page takes twice as long, 0.04 s more for 200 MB.
+_PAGES = 1 << 19
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; Python has no name for it
 
 
 def pack_layout(groups: Sequence[Sequence[int]]) -> bytes:
@@ -112,11 +118,26 @@ class Gather:
         self._targets = [memoryview(part) for group in self.groups for part in group if len(part)]
         self._targets.reverse()
         self._at = 0
+        self._made = 0  # bytes of the present part whose pages were asked for
         self.left = sum(map(len, self._targets))
 
     def target(self) -> memoryview:
         """Return the room for the bytes that come next; pass what was filled to `advance`."""
-        return self._targets[-1][self._at :]
+        part = self._targets[-1]
+        if self._at + _PAGES // 2 > self._made < len(part):
+            self._make_pages(part)
+        return part[self._at :]
+
+    def _make_pages(self, part: memoryview) -> None:
+        start, self._made = self._made, self._made + _PAGES
+        mapped = part.obj
+        if not isinstance(mapped, mmap.mmap) or sys.platform != "linux":
+            self._made = len(part)
+            return
+        try:
+            mapped.madvise(_MADV_POPULATE_WRITE, start, min(_PAGES, len(part) - start))
+        except OSError:  # an older kernel, or no memory: then each page comes as it is touched
+            self._made = len(part)
 
     def advance(self, count: int) -> None:
         """Note that ``count`` bytes were put into `target`."""
@@ -124,7 +145,7 @@ class Gather:
         self.left -= count
         if self._at == len(self._targets[-1]):
             self._targets.pop()
-            self._at = 0
+            self._at = self._made = 0
 
     def feed(self, data: Buffer) -> None:
         """Take the next bytes.
@@ -137,10 +158,13 @@ class Gather:
             if not self._targets:
                 raise RemoteProtocolError(f"{len(view)} bytes more than the payload has")
             room = self.target()
-            count = min(len(room), len(view))
-            room[:count] = view[:count]
-            self.advance(count)
-            view = view[count:]
+            if len(view) <= len(room):
+                room[: len(view)] = view
+                self.advance(len(view))
+                return
+            room[:] = view[: len(room)]
+            self.advance(len(room))
+            view = view[len(room) :]
 
     @property
     def complete(self) -> bool:
