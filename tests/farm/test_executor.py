@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import contextlib
 import signal
 import subprocess
 import sys
@@ -95,10 +96,15 @@ def test_ctrl_c_while_the_nodes_are_opened_ends_the_program() -> None:
     assert process.stdout is not None
     assert process.stdout.readline() == "opening\n"
     end = time.monotonic() + 10
-    while not psutil.Process(process.pid).children() and time.monotonic() < end:
+    while not (hanging := psutil.Process(process.pid).children()) and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=20)
+    try:
+        _, errors = process.communicate(timeout=20)
+    finally:
+        for program in hanging:  # it reads nothing, so that its end of input tells it nothing
+            with contextlib.suppress(psutil.NoSuchProcess):
+                program.kill()
     assert errors.rstrip().endswith("KeyboardInterrupt")
 
 
