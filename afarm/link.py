@@ -40,6 +40,9 @@ HELLO_TIMEOUT = 60.0
 # What may come before the agent's first byte: banners, `.bashrc`, `/etc/motd`.
 NOISE_LIMIT = 64 << 10
 
+# Ends after which nothing more comes of the items before them.
+_CUT_SHORT = frozenset({wire.Outcome.KILLED, wire.Outcome.CRASHED, wire.Outcome.EXHAUSTED})
+
 # A payload that a node announces is not believed beyond this: no machine that runs a
 # farm holds it, and a hostile length must not take memory.
 PAYLOAD_LIMIT = 1 << 40
@@ -68,6 +71,9 @@ class LinkEvents(Protocol):
     """Who is told what arrives: the scheduler."""
 
     def attempt_ended(self, link: Link, ended: wire.Ended, parts: list[Buffer]) -> None: ...
+
+    def lane_handed_on(self, link: Link, ended: wire.Ended) -> None:
+        """Another attempt has the allocation of one whose result is still on its way."""
 
     def attempt_returned(self, link: Link, returned: wire.Returned) -> None: ...
 
@@ -484,6 +490,14 @@ class Link:
             groups = slices(message.body, unpack_layout(message.layout, message.size))
             # Arrays that are made of these must be writable, like those of large results.
             return [groups[0][0], *(bytearray(part) for part in groups[0][1:])]
+        if isinstance(message, wire.Ended):
+            if message.outcome in _CUT_SHORT:  # what was on its way before it will not come
+                self._incoming.pop(message.invocation, None)
+                return self._announce(message) if queue else []
+            if message.next:
+                # Its successor may end before the last byte of this result is here.
+                self._events.lane_handed_on(self, message)
+                message = replace(message, next=0)
         incoming = _Incoming(message)
         if message.body:
             incoming.gather.feed(message.body)

@@ -364,7 +364,9 @@ class Dispatcher:
         self._calls.group(attempt).note(usage.wall_time)
         follower = self._follow(attempt, worker)
         following = follower.run.invocation if follower is not None else 0
-        self._outbox.send_in_order(frame.subject, with_next(frame, following))
+        # Not behind bulk of its own: the farm must hear of ends in the order in which
+        # lanes were handed on, and puts payloads of one subject in order itself.
+        self._outbox.send(with_next(frame, following))
         self._go_on(attempt, worker.slot, worker, follower)
 
     def _take_result(self, worker: Worker, attempt: Attempt, frame: Frame) -> None:
@@ -547,7 +549,7 @@ class Dispatcher:
         """Send the answer, and let the next one of the group have the lane."""
         follower = self._follow(attempt, worker)
         answer = replace(ended, next=follower.run.invocation if follower is not None else 0)
-        self._outbox.send_in_order(ended.invocation, encode(answer))
+        self._outbox.send(encode(answer))
         self._go_on(attempt, worker.slot if worker is not None else None, worker, follower)
 
     def _follow(self, attempt: Attempt, worker: Worker | None) -> Attempt | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections import deque
 from collections.abc import Sequence
 
 from .._wire.frames import BULK, BULK_LIMIT, CONTROL_LIMIT, HEADER, Frame, pack_header
@@ -26,6 +27,7 @@ class Inbox:
         self._sock = sock
         self._buffer = b""
         self._at = 0
+        self._aside: deque[Frame] = deque()  # received while something else was waited for
 
     @property
     def waiting(self) -> bool:
@@ -48,6 +50,20 @@ class Inbox:
         Raises:
             ValueError: If a frame is of a size that the agent does not send.
         """
+        return self._aside.popleft() if self._aside else self._next()
+
+    def receive_kind(self, kind: int) -> Frame | None:
+        """Return the next frame of a kind; what comes before it is kept for `receive`.
+
+        A call that waits for its caller has others behind it, sent ahead.
+        """
+        while (frame := self._next()) is not None:
+            if frame.kind == kind:
+                return frame
+            self._aside.append(frame)
+        return None
+
+    def _next(self) -> Frame | None:
         if not self._fill(HEADER.size):
             return None
         length, kind, _, subject = HEADER.unpack_from(self._buffer, self._at)

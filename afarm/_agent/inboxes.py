@@ -221,7 +221,10 @@ class Inboxes:
             return  # `WorkerGone` sees to them
         begun = int(worker.words[BEGUN])
         back: deque[Attempt] = deque()
-        while worker.sent and worker.sent[-1].sequence > begun:
+        # One that has been given the lane meanwhile stays: the farm was told that it runs.
+        # The worker skips it, says so, and is given it again.
+        holder = worker.slot.attempt
+        while worker.sent and worker.sent[-1].sequence > begun and worker.sent[-1] is not holder:
             back.appendleft(worker.sent.pop())
         self._put_back(back)
         if worker.sent and worker.sent[0].killed:

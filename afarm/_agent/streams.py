@@ -66,14 +66,13 @@ class Stream:
 
     def _wait_for_credit(self) -> None:
         while self._credit <= 0:
-            frame = self._inbox.receive()
+            frame = self._inbox.receive_kind(More.kind)
             if frame is None:
                 raise Disconnected
-            if frame.kind == More.kind:
-                message = decode(frame)
-                assert isinstance(message, More)
-                if (message.invocation, message.attempt) == (self._invocation, self._attempt):
-                    self._credit += message.items
+            message = decode(frame)
+            assert isinstance(message, More)
+            if (message.invocation, message.attempt) == (self._invocation, self._attempt):
+                self._credit += message.items
 
     def _send(self, item: object) -> None:
         payload = dump_result(item)

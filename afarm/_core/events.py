@@ -21,6 +21,7 @@ __all__ = [
     "Exhausted",
     "Failed",
     "Finished",
+    "HandedOn",
     "InvocationId",
     "Killed",
     "LoseNode",
@@ -173,6 +174,16 @@ class Returned:
 
 
 @dataclass(frozen=True, slots=True)
+class HandedOn:
+    """``next`` took over the attempt's allocation, though its end is still on its way."""
+
+    invocation: InvocationId
+    attempt: int
+    next: InvocationId
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; the answer to `WakeAt`."""
 
@@ -193,5 +204,6 @@ Event: TypeAlias = (
     | Exhausted
     | Killed
     | Returned
+    | HandedOn
     | Tick
 )

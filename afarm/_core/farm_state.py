@@ -90,6 +90,7 @@ class FarmState:
             event.Exhausted: self._exhaust,
             event.Killed: self._kill_confirmed,
             event.Returned: self._return,
+            event.HandedOn: self._handed_on,
             event.Tick: self._tick,
         }
 
@@ -349,41 +350,64 @@ class FarmState:
                 )
             self._leave_queue(invocation)
             return invocation
-        successor = None
         if over.next:
-            successor = group.queued.get(over.next)
-            if successor is None:
+            if invocation.handed_on:
                 raise RemoteProtocolError(
-                    f"invocation {over.next} took over from {invocation.id}, "
-                    "but is not queued behind it"
+                    f"invocation {over.next} took over from {invocation.id}, as another one had"
                 )
-        self._hand_on(invocation, group, successor, over.at)
-        return invocation
-
-    def _hand_on(
-        self, invocation: Invocation, group: Group, successor: Invocation | None, at: Seconds
-    ) -> None:
+            self._take_over(invocation, group, over.next, over.at)
         node = group.node
-        dispatcher = self._dispatcher
         del node.running[invocation.id]
         invocation.group = None
-        node.ended(at - invocation.started)
-        dispatcher.moved(group)
+        node.ended(over.at - invocation.started)
+        if not invocation.handed_on:
+            self._dispatcher.moved(group)
+            if not over.next:
+                self._free(group)
+        invocation.handed_on = False
+        self._remove_if_drained(node)
+        return invocation
+
+    def _handed_on(self, handed: event.HandedOn) -> None:
+        invocation = self._current(handed.invocation, handed.attempt)
+        if invocation is None:
+            return
+        if invocation.state not in HOLDING or invocation.handed_on:
+            raise RemoteProtocolError(
+                f"invocation {handed.next} took over from {invocation.id}, which holds nothing"
+            )
+        self._take_over(invocation, _group_of(invocation), handed.next, handed.at)
+        invocation.handed_on = True
+
+    def _free(self, group: Group) -> None:
+        """Give one allocation of a group back to its node."""
+        group.running -= 1
+        group.node.give_back(group.grant)
+        self._dispatcher.freed(group.node)
+        self._dispatcher.ended(group)
+
+    def _take_over(
+        self, invocation: Invocation, group: Group, number: InvocationId, at: Seconds
+    ) -> None:
+        """Let a queued one have the allocation of one that is over.
+
+        Raises:
+            RemoteProtocolError: If it is not queued in that group.
+        """
+        successor = group.queued.get(number)
         if successor is None:
-            group.running -= 1
-            node.give_back(group.grant)
-            dispatcher.freed(node)
-            dispatcher.ended(group)
-            self._remove_if_drained(node)
-        else:
-            successor.step(Step.TAKE_OVER)
-            del group.queued[successor.id]
-            node.queued -= 1
-            successor.started = at
-            node.running[successor.id] = successor
-            dispatcher.progressed(group, at)
-            if not group.queued:
-                dispatcher.ended(group)
+            raise RemoteProtocolError(
+                f"invocation {number} took over from {invocation.id}, but is not queued behind it"
+            )
+        successor.step(Step.TAKE_OVER)
+        del group.queued[successor.id]
+        node = group.node
+        node.queued -= 1
+        successor.started = at
+        node.running[successor.id] = successor
+        self._dispatcher.progressed(group, at)
+        if not group.queued:
+            self._dispatcher.ended(group)
 
     def _leave_queue(self, invocation: Invocation) -> None:
         """Take one that never started out of its group."""
@@ -461,6 +485,7 @@ class FarmState:
         self._dispatcher.clear(node)
         for invocation in struck:
             invocation.group = None
+            invocation.handed_on = False
         return sorted(struck, key=lambda invocation: -invocation.id)
 
     def _remove(self, node: Node) -> None:

@@ -68,6 +68,7 @@ class Invocation:
     __slots__ = (
         "attempt",
         "group",
+        "handed_on",
         "id",
         "memory_losses",
         "queue",
@@ -93,6 +94,7 @@ class Invocation:
         self.started = at
         self.queue: Queue | None = None  # where it waits
         self.group: Group | None = None  # where it was sent
+        self.handed_on = False  # whether another one has its allocation by now
 
     @property
     def retries_left(self) -> int:

@@ -139,6 +139,8 @@ def wait_for_room(node: Node, grant: Grant, at: Seconds) -> float:
     for number, invocation in node.running.items():
         group = invocation.group
         assert group is not None
+        if invocation.handed_on:
+            continue
         elapsed = at - invocation.started
         expected = group.queue.category.wall_time or 0.0
         ends.append((expected - elapsed if expected > elapsed else elapsed, number, group.grant))

@@ -227,10 +227,16 @@ def test_what_a_call_changes_is_put_right_for_the_next(driver: Driver) -> None:
         os.umask(mask)
         print("audible")
         return (
-            "DISTURBED" in os.environ, "PATH" in os.environ, mask,
-            signal.getsignal(signal.SIGUSR1), signal.getsignal(signal.SIGINT),
-            signal.pthread_sigmask(signal.SIG_BLOCK, ()), locale.setlocale(locale.LC_ALL),
-            "/nowhere" in sys.path, os.listdir(), os.getcwd() != "/",
+            "DISTURBED" in os.environ,
+            "PATH" in os.environ,
+            mask,
+            signal.getsignal(signal.SIGUSR1),
+            signal.getsignal(signal.SIGINT),
+            signal.pthread_sigmask(signal.SIG_BLOCK, ()),
+            locale.setlocale(locale.LC_ALL),
+            "/nowhere" in sys.path,
+            os.listdir(),
+            os.getcwd() != "/",
         )
 
     before = driver.call(look, reuse=True).value

@@ -53,13 +53,16 @@ class Agent:
                     self.outbox.append(event.Returned(run.invocation, run.attempt, at))
         return []
 
-    def end(self, invocation: int, ending: event.Event) -> list[do.Start]:
-        """End a tree; return what took its place."""
+    def end(self, invocation: int, ending: event.Event, *, large: bool = False) -> list[do.Start]:
+        """End a tree; return what took its place. A ``large`` result is told of in two steps."""
         assert isinstance(ending, ENDED)
         run = self.live.pop(invocation)
         waiting = self.queued.get(run.group)
         started = [replace(waiting.popleft(), allocation=run.allocation)] if waiting else []
         successor = started[0].invocation if started else 0
+        if large and successor:
+            self.outbox.append(event.HandedOn(run.invocation, run.attempt, successor, ending.at))
+            successor = 0
         ended = replace(ending, invocation=run.invocation, attempt=run.attempt, next=successor)
         self.outbox.append(ended)
         for after in started:

@@ -46,7 +46,9 @@ usages = st.builds(
     memory=st.sampled_from([0, 20 * MIB, 300 * MIB, 3 * GIB]),
 )
 
-endings = st.sampled_from(["finish"] * 5 + ["fail", "retry", "exhaust", "exhaust", "kill"])
+endings = st.sampled_from(
+    ["finish"] * 4 + ["large"] * 2 + ["fail", "retry", "exhaust", "exhaust", "kill"]
+)
 exhausted = st.sampled_from(["memory", "memory", "memory", "cores", "disk", "wall_time"])
 
 seconds = st.sampled_from([0.0, 0.01, 0.3, 5.0, 11.0, 100.0])

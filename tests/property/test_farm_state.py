@@ -184,7 +184,8 @@ class FarmMachine(RuleBasedStateMachine):
             ending = event.Exhausted(0, 0, resource, usage, 0, at)
         elif how == "kill":
             ending = event.Killed(0, 0, usage, 0, at)
-        self.world.ran(self.world.agents[name].end(number, ending))
+        large = how == "large"
+        self.world.ran(self.world.agents[name].end(number, ending, large=large))
         self.world.check()
 
     def _agent(self, data: st.DataObject) -> str:
