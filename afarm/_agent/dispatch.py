@@ -468,7 +468,9 @@ class Dispatcher:
             # It has the lane, but had not begun: another worker runs it.
             first.worker = None
             self.pool.give_back(slot)
-            if first.killed:
+            # Arguments that were passed on went down with that worker, and are kept nowhere
+            # else here: the farm sends them again with another attempt.
+            if first.killed or sum(map(len, first.parked)) < first.arrived:
                 self._fail_unstarted(first, Outcome.KILLED, None)
             else:
                 self._stage(first)

@@ -265,6 +265,8 @@ class Supervisor:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             system.die_with_parent(signal.SIGKILL, parent)
             system.become_subreaper()
+            # `kill(0, ...)` and `killpg` of the user's code reach its own processes alone.
+            os.setpgid(0, 0)
             for descriptor, (_, writer) in enumerate(pipes, 1):
                 os.dup2(writer, descriptor)
             sock = system.move_socket_high(sock)

@@ -120,6 +120,7 @@ class Template:
         code = 1
         try:
             system.die_with_parent(signal.SIGTERM, parent)
+            os.setpgid(0, 0)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._sock.close()
             sock = system.move_socket_high(socket.socket(fileno=descriptors[0]))
@@ -160,6 +161,7 @@ def _why_not_to_fork() -> str:
 def main(leftover: bytes = b"") -> None:
     """Become a template: descriptor 0 is the socket to the agent."""
     system.die_with_parent(signal.SIGTERM, os.getppid())
+    os.setpgid(0, 0)
     sock = system.move_socket_high(socket.socket(fileno=0))
     null = os.open(os.devnull, os.O_RDONLY)
     if null != 0:

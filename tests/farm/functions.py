@@ -288,3 +288,12 @@ def wait_first_time(path: str) -> str:
         return "second time"
     touch_and_wait(path, 600)
     return "never"
+
+
+def kill_group(how: str) -> None:
+    """Kill what a careless function takes for its own process group."""
+    if how == "kill":
+        os.kill(0, signal.SIGKILL)
+    else:
+        os.killpg(0, signal.SIGKILL)
+    time.sleep(10)

@@ -54,6 +54,20 @@ async def test_a_call_that_kills_its_supervisor_is_a_crash(
     assert await view.submit(do.add, 1) == 2
 
 
+@pytest.mark.parametrize("how", ["kill", "killpg"])
+async def test_a_call_that_kills_its_process_group_kills_only_itself(
+    farm: afarm.Farm, isolation: str, how: str
+) -> None:
+    view = farm.options(isolation=isolation)
+    neighbour = view.submit(do.sleep, 0.5, "ok")
+    with pytest.raises(afarm.InvocationCrashed) as caught:
+        await view.submit(do.kill_group, how)
+    assert caught.value.signal == signal.SIGKILL
+    assert await neighbour == "ok"
+    assert len(neighbour.attempts) == 1
+    assert farm.stats().lost == 0
+
+
 async def test_the_end_of_the_output_is_with_the_crash(farm: afarm.Farm, isolation: str) -> None:
     with pytest.raises(afarm.InvocationCrashed) as caught:
         await farm.options(isolation=isolation).submit(do.print_and_fail)
