@@ -12,6 +12,10 @@ from .results import dump_result
 from .values import Disconnected
 
 
+class UnpicklableItem(Exception):
+    """An item cannot be sent; the cause says why, the text which."""
+
+
 class Stream:
     """Sends items as far as the caller takes them.
 
@@ -75,7 +79,10 @@ class Stream:
                 self._credit += message.items
 
     def _send(self, item: object) -> None:
-        payload = dump_result(item)
+        try:
+            payload = dump_result(item)
+        except Exception as exc:  # whatever a __reduce__ of the user's raises
+            raise UnpicklableItem(f"item {self._index}, of type {type(item).__qualname__}") from exc
         inline = payload.size <= INLINE
         self._inbox.send(
             encode(

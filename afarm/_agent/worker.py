@@ -40,7 +40,7 @@ from .page import (
 )
 from .results import Payload, dump_failure, dump_result
 from .scratch import Scratch
-from .streams import Stream
+from .streams import Stream, UnpicklableItem
 from .values import Disconnected, Values
 
 _NOTHING = Payload([], [])
@@ -238,6 +238,10 @@ class _Call:
                 value = self._call(function, args, kwargs)
             except Disconnected:
                 raise
+            except UnpicklableItem as exc:
+                took = time.perf_counter() - before
+                self.outcome = Outcome.UNPICKLABLE
+                self.payload = dump_failure(exc.__cause__ or exc, str(exc))
             except SystemExit as exc:
                 took = time.perf_counter() - before
                 self.outcome = Outcome.CRASHED

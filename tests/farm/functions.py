@@ -237,6 +237,11 @@ async def numbers_async(count: int) -> AsyncIterator[int]:
         yield number
 
 
+def locks(count: int) -> Iterator[object]:
+    yield from range(count)
+    yield threading.Lock()
+
+
 def endless(path: str) -> Iterator[int]:
     """Count, and say in a file how far it got."""
     number = 0

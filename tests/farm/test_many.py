@@ -209,6 +209,14 @@ async def test_items_of_a_stream_arrive_while_it_runs(farm: afarm.Farm, tmp_path
     await until(lambda: not farm.stats().running)
 
 
+async def test_an_item_that_cannot_be_pickled_is_named(farm: afarm.Farm) -> None:
+    found = []
+    with pytest.raises(afarm.SerializationError, match="item 2, of type lock"):
+        async for item in farm.stream(do.locks, 2):
+            found.append(item)
+    assert found == [0, 1]
+
+
 async def test_async_generators_and_large_items_stream(farm: afarm.Farm, isolation: str) -> None:
     view = farm.options(isolation=isolation)
     assert await collect(view.stream(do.numbers_async, 40)) == list(range(40))
