@@ -1,4 +1,4 @@
-"""What a node must have before a call can start there, each sent once."""
+"""What there must be before a call can start on a node, each sent once, and its start."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import itertools
 import logging
 import struct
 from collections import OrderedDict
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from ._core import actions as do
+from ._core import events as event
 from ._wire import messages as wire
-from ._wire.payloads import join
-from .call import Call
+from ._wire.payloads import INLINE, Buffer, join, pack_layout
+from .call import Call, Target
+from .errors import InvocationError
 from .link import Link
 from .payload import PickledFunction
 from .software import SoftwareLibrary
@@ -69,6 +73,25 @@ class Staging:
                     link.forget(idle.id)
                 return
 
+    async def analyze(self, target: Target, *, ship: bool) -> event.Request:
+        """Find out what a function needs, and return what the core must know of its calls.
+
+        Args:
+            target: The function; its environment is noted there.
+            ship: Whether a node may lack it.
+
+        Raises:
+            DependencyError: If something it imports cannot be found.
+        """
+        function = target.held
+        assert function is not None
+        software = await self._library.find(function, ship=ship)
+        if target.request is None:  # or another of its calls was faster
+            target.software = software
+            target.request = replace(target.proto, environment=software.id)
+            target.held = None
+        return target.request
+
     def ready(self, call: Call, link: Link) -> bool:
         """Whether all that the node may lack can be sent at once."""
         software = call.target.software
@@ -95,8 +118,41 @@ class Staging:
             link.known.add(software.id)
             link.send(wire.Environment(software.id, environment.describe(numbers)))
 
-    def send(self, call: Call, link: Link) -> None:
-        """Queue what the node lacks, before the call itself."""
+    def start(self, call: Call, link: Link, action: do.Start) -> None:
+        """Queue what the node lacks, then the call itself."""
+        arguments = call.arguments
+        assert arguments is not None
+        assert call.target.software is not None
+        call.state = "running"
+        self._send_lacking(call, link)
+        pieces: Sequence[Buffer] = arguments.pieces
+        groups = [arguments.lengths]
+        if call.passed:
+            pieces = [*pieces, *(piece for packed in call.passed for piece in packed.pieces)]
+            groups += [packed.lengths for packed in call.passed]
+        size = sum(map(sum, groups))
+        inline = size <= INLINE
+        link.send(
+            wire.Run(
+                call.id,
+                action.attempt,
+                action.group,
+                action.queued,
+                wire.Isolation.REUSE if action.reuse else wire.Isolation.FORK,
+                call.target.software.id,
+                self._function_blob(call),
+                action.allocation,
+                size,
+                pack_layout(groups),
+                _ref_blobs(call),
+                call.target.settings,
+                b"".join(pieces) if inline else b"",
+            )
+        )
+        if not inline:
+            link.send_bulk(call.id, pieces)
+
+    def _send_lacking(self, call: Call, link: Link) -> None:
         software = call.target.software
         function = call.function
         assert software is not None
@@ -117,17 +173,9 @@ class Staging:
                     size = sum(memoryview(piece).nbytes for piece in pieces)
                     link.send_blob(wire.Blob(ref.blob, size, "", "object", ""), pieces)
 
-    def function_blob(self, call: Call) -> int:
-        """Return the number of the blob of a call's function."""
+    def _function_blob(self, call: Call) -> int:
         assert call.function is not None
         return self._functions[call.function.digest].id
-
-    def ref_blobs(self, call: Call) -> bytes:
-        """Return the numbers of the objects that a call's arguments refer to."""
-        if call.arguments is None or not call.arguments.refs:
-            return b""
-        numbers = list(dict.fromkeys(ref.blob for ref in call.arguments.refs))
-        return struct.pack(f"<{len(numbers)}Q", *numbers)
 
     def blob_state(self, link: Link, state: wire.Stored | wire.Lost) -> None:
         """Send a bundle that the node says it lacks."""
@@ -143,3 +191,30 @@ class Staging:
         link.send_file(
             wire.Blob(state.blob, bundle.size, bundle.digest, "bundle", bundle.name), bundle.path
         )
+
+
+async def take_arguments(call: Call) -> None:
+    """Wait for the results of earlier invocations among a call's arguments; take their bytes.
+
+    Raises:
+        InvocationError: If one of them has none.
+    """
+    assert call.arguments is not None
+    passed = []
+    for earlier in call.arguments.invocations:
+        try:
+            passed.append(await earlier._packed())
+        except Exception as exc:
+            raise InvocationError(
+                f"{call.category} was not run: its argument, the result of "
+                f"{earlier.category}, is not to be had: {type(exc).__name__}: {exc}"
+            ) from exc
+    call.passed = passed or None
+
+
+def _ref_blobs(call: Call) -> bytes:
+    """Return the numbers of the objects that a call's arguments refer to."""
+    if call.arguments is None or not call.arguments.refs:
+        return b""
+    numbers = list(dict.fromkeys(ref.blob for ref in call.arguments.refs))
+    return struct.pack(f"<{len(numbers)}Q", *numbers)
