@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from types import NoneType
 from typing import Any
 
-import cloudpickle
-
 from .._wire.payloads import Buffer
 from ..errors import SerializationError
+from .pickler import Pickler
 
 # Buffers up to this size are copied when a call is submitted, so that the caller may
 # change them afterwards; larger ones are sent from where they are (API: "not copied and
@@ -89,8 +88,8 @@ class Arguments(Packed):
         self.refs: list[Any] = []
 
 
-class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped base
-    """cloudpickle's pickler, which also knows what stands for a value."""
+class _Pickler(Pickler):
+    """A pickler which also knows what stands for a value."""
 
     def __init__(self, arguments: Arguments) -> None:
         self._arguments = arguments

@@ -10,9 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import cloudpickle
-
 from ..errors import SerializationError
+from .pickler import dumps
 
 # A function that refers to something that can be changed in place is pickled for each
 # call, so that the call sees it as it is; above this size only rebinding is noticed.
@@ -172,7 +171,7 @@ def importable(function: object) -> bool:
 def _pickle(function: Callable[..., Any]) -> _Known:
     by_reference = importable(function)
     try:
-        data = cloudpickle.dumps(function, protocol=5)
+        data = dumps(function)
     except Exception as exc:  # whatever a __reduce__ of the user's raises
         raise SerializationError(
             f"the function {category_of(function)} cannot be pickled: {exc}; pass what it refers "

@@ -21,6 +21,7 @@ from afarm._wire import messages as m
 from afarm._wire.flow import ACK_EVERY
 from afarm._wire.frames import BULK, BULK_LIMIT, Fragment, FrameReader, pack_header
 from afarm._wire.payloads import INLINE, Gather, pack_layout, slices, unpack_layout
+from afarm.payload.pickler import dumps
 from afarm.resources import Resources
 from afarm.transport import bootstrap
 
@@ -144,7 +145,7 @@ class Driver:
         return blob
 
     def function(self, function: Callable[..., Any]) -> int:
-        data = cloudpickle.dumps(function)
+        data = dumps(function)
         if data not in self._functions:
             self._functions[data] = self.blob(data)
         return self._functions[data]
