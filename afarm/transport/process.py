@@ -70,6 +70,9 @@ class _Stream(asyncio.BufferedProtocol):
         self._ended = ended
         self._buffer = memoryview(bytearray(READ_SIZE))
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._socket = transport.get_extra_info("socket")
+
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._buffer
 
@@ -83,7 +86,19 @@ class _Stream(asyncio.BufferedProtocol):
         self._receiver.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if exc is not None:
+            self._read_rest()
         self._ended(exc)
+
+    def _read_rest(self) -> None:
+        """Take what the program said before it stopped reading.
+
+        A write that fails ends the transport before it has read what lies in the socket:
+        of a program that exits at once, the very words that say why.
+        """
+        with contextlib.suppress(OSError):
+            while count := os.readv(self._socket.fileno(), (self._buffer,)):
+                self._receiver.data_received(self._buffer[:count])
 
 
 class _Errors(asyncio.Protocol):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable
 
 import pytest
 
+from afarm.transport import process
 from afarm.transport.base import Node
 from afarm.transport.command import CommandNode
 from afarm.transport.local import LocalNode
@@ -84,3 +87,24 @@ def test_a_loop_outside_the_main_thread_will_do(factory: Factory, node: Node) ->
     thread.join(2 * PATIENCE)
     assert not thread.is_alive()
     assert failures == []
+
+
+def test_what_a_program_said_before_it_exited_arrives_although_writing_to_it_fails(
+    factory: Factory,
+) -> None:
+    async def leave() -> None:
+        async with asyncio.timeout(PATIENCE):
+            recorder = Recorder()
+            argv = ["/bin/sh", "-c", "echo too full; exit 3"]
+            connection = await process.start("sh", argv, recorder, [b"x"])
+            assert isinstance(connection, process.ProcessConnection)
+            # Without a turn of the loop, so that the write is the first to notice.
+            with contextlib.suppress(ChildProcessError):  # it was reaped already
+                os.waitid(os.P_PID, connection._process.pid, os.WEXITED | os.WNOWAIT)
+            connection.write([b"x"])
+            assert "code 3" in str(await recorder.wait_lost())
+            assert bytes(recorder.data) == b"too full\n"
+            await connection.wait_closed()
+
+    with asyncio.Runner(loop_factory=factory) as runner:
+        runner.run(leave())
