@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from enum import IntFlag
 
-from .._wire.messages import Isolation, Message, _message
+from .._wire.codec import Message, message
+from .._wire.messages import Isolation
 from ..resources import Resources, Usage
 
 # Kinds of the farm's protocol end below this.
@@ -28,7 +29,7 @@ class Flag(IntFlag):
 # --- from the agent to a template, and back
 
 
-@_message(_FIRST)
+@message(_FIRST)
 class Setup(Message):
     """What a template is to become; the first thing it reads."""
 
@@ -36,7 +37,7 @@ class Setup(Message):
     description: str  # JSON, see `template.Plan`
 
 
-@_message(_FIRST + 1)
+@message(_FIRST + 1)
 class Ready(Message):
     """The template has imported what it was to import, or cannot be used: ``problem``."""
 
@@ -45,7 +46,7 @@ class Ready(Message):
     notes: str
 
 
-@_message(_FIRST + 2)
+@message(_FIRST + 2)
 class Fork(Message):
     """Fork a supervisor; a socket to the agent and their page come along."""
 
@@ -55,7 +56,7 @@ class Fork(Message):
 # --- from the agent to a supervisor, and back
 
 
-@_message(_FIRST + 8)
+@message(_FIRST + 8)
 class Watch(Message):
     """The worker is about to run this attempt (fork), or attempts with these limits (reuse).
 
@@ -68,7 +69,7 @@ class Watch(Message):
     limits: Resources
 
 
-@_message(_FIRST + 9)
+@message(_FIRST + 9)
 class Settle(Message):
     """Pass on what call ``sequence`` printed, and say what its tree used.
 
@@ -82,14 +83,14 @@ class Settle(Message):
     leaving: bool
 
 
-@_message(_FIRST + 10)
+@message(_FIRST + 10)
 class Dispose(Message):
     """Kill the worker and everything it started."""
 
     worker: int
 
 
-@_message(_FIRST + 16)
+@message(_FIRST + 16)
 class WorkerReady(Message):
     """A worker waits for calls; its socket comes along."""
 
@@ -98,7 +99,7 @@ class WorkerReady(Message):
     supervisor: int  # its process
 
 
-@_message(_FIRST + 17)
+@message(_FIRST + 17)
 class Printed(Message):
     """The call printed something."""
 
@@ -109,7 +110,7 @@ class Printed(Message):
     body: bytes
 
 
-@_message(_FIRST + 18)
+@message(_FIRST + 18)
 class Measured(Message):
     """What the present call uses so far."""
 
@@ -118,7 +119,7 @@ class Measured(Message):
     usage: Usage
 
 
-@_message(_FIRST + 19)
+@message(_FIRST + 19)
 class Settled(Message):
     """The answer to `Settle`: what was seen of the call's tree, and the end of its output."""
 
@@ -128,7 +129,7 @@ class Settled(Message):
     tail: bytes
 
 
-@_message(_FIRST + 20)
+@message(_FIRST + 20)
 class WorkerGone(Message):
     """The worker and its tree are gone.
 
@@ -146,7 +147,7 @@ class WorkerGone(Message):
 # --- from the agent to a worker
 
 
-@_message(_FIRST + 24)
+@message(_FIRST + 24)
 class Function(Message):
     """The pickle of a function that later calls name; larger ones lie in a file."""
 

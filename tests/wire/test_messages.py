@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afarm._wire import messages as wire
+from afarm._wire.codec import KINDS
 from afarm._wire.frames import Frame, FrameReader
 from afarm.errors import LocalProtocolError, RemoteProtocolError
 from afarm.resources import Resources, Usage
 
-MESSAGES = sorted(wire._KINDS)
+MESSAGES = sorted(KINDS)
 
 counts = st.integers(0, 2**62)
 seconds = st.floats(0, 1e9)
@@ -44,7 +45,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def message_of(kind: int) -> st.SearchStrategy[wire.Message]:
-    cls: Any = wire._KINDS[kind].new
+    cls: Any = KINDS[kind].new
     return st.builds(cls, *(VALUES[str(field.type)] for field in dataclasses.fields(cls)))
 
 
