@@ -9,10 +9,20 @@ from ._core.sizers import (
     AutoSizer,
     Fixed,
     MaxSeen,
+    Remembering,
     Sizer,
     Unmanaged,
     WholeNode,
     sizer_named,
 )
 
-__all__ = ["AutoSizer", "Fixed", "MaxSeen", "Sizer", "Unmanaged", "WholeNode", "sizer_named"]
+__all__ = [
+    "AutoSizer",
+    "Fixed",
+    "MaxSeen",
+    "Remembering",
+    "Sizer",
+    "Unmanaged",
+    "WholeNode",
+    "sizer_named",
+]

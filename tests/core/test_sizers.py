@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -248,3 +250,33 @@ def test_a_request_refuses_what_means_nothing() -> None:
         Request("f", isolation="jail")
     with pytest.raises(ValueError, match="retries cannot be -1"):
         Request("f", retries=-1)
+
+
+# --- from run to run
+
+
+def test_what_was_learned_outlives_the_sizer() -> None:
+    earlier, later = AutoSizer(), AutoSizer()
+    saw(earlier, 100 * MIB, 300 * MIB, 200 * MIB)
+    later.load(json.loads(json.dumps(earlier.dump())))
+    assert first(later) == first(earlier)
+    assert later.dump(["f", "unknown"]) == earlier.dump()
+
+
+def test_what_is_seen_of_changed_code_counts_less() -> None:
+    earlier, later = AutoSizer(), AutoSizer()
+    saw(earlier, *[300 * MIB] * 20)
+    later.load(earlier.dump(), trust=0.1)
+    assert (first(later).memory or 0) > (first(earlier).memory or 0)
+
+
+@pytest.mark.parametrize("value", [None, [], ["a", 1], {"count": 3}, [-1, 4]])
+def test_what_another_version_kept_is_left_out(value: object) -> None:
+    sizer = AutoSizer()
+    sizer.load({"f": value})
+    assert first(sizer) == first(AutoSizer())
+
+
+def test_the_default_sizer_remembers() -> None:
+    assert isinstance(AutoSizer(), sizing.Remembering)
+    assert not isinstance(WholeNode(), sizing.Remembering)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from ...resources import Resources, Usage
 from ..request import STATED_CORES
@@ -34,6 +34,13 @@ class _Seen:
         self.count = 0
         self.memory = 0
         self.allocation = Resources()
+
+    def size(self) -> None:
+        """Work out what the next one may use."""
+        margin = _MARGIN + _MARGIN_OF_THE_FIRST / max(1, self.count)
+        memory = _in_steps(self.memory * (1 + margin) + _SLACK)
+        if memory != self.allocation.memory:
+            self.allocation = Resources(cores=1, memory=memory)
 
 
 class AutoSizer:
@@ -89,20 +96,38 @@ class AutoSizer:
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
     ) -> None:
         """Keep the maximum and the count."""
+        seen = self._entry(category)
+        # A lower bound is no sample of what calls of the category use, so it narrows no
+        # margin; but whoever comes next may well need as much.
+        seen.count += not exhausted
+        seen.memory = max(seen.memory, usage.memory)
+        seen.size()
+
+    def dump(self, categories: Iterable[str] | None = None) -> Mapping[str, object]:
+        """Return the count and the maximum of each category."""
+        return {
+            name: [seen.count, seen.memory]
+            for name in (self._seen if categories is None else categories)
+            if (seen := self._seen.get(name)) is not None
+        }
+
+    def load(self, state: Mapping[str, object], *, trust: float = 1.0) -> None:
+        """Take counts and maxima; less trust makes fewer samples of them, and the margin wider."""
+        for name, value in state.items():
+            match value:
+                case [int(count), int(memory)] if count >= 0 and memory >= 0:
+                    seen = self._entry(name)
+                    seen.count += int(count * trust)
+                    seen.memory = max(seen.memory, memory)
+                    seen.size()
+
+    def _entry(self, category: str) -> _Seen:
         seen = self._seen.get(category)
         if seen is None:
             if len(self._seen) >= MOST_CATEGORIES:
                 del self._seen[next(iter(self._seen))]
             seen = self._seen[category] = _Seen()
-        # A lower bound is no sample of what calls of the category use, so it narrows no
-        # margin; but whoever comes next may well need as much.
-        seen.count += not exhausted
-        if usage.memory > seen.memory:
-            seen.memory = usage.memory
-        margin = _MARGIN + _MARGIN_OF_THE_FIRST / max(1, seen.count)
-        memory = _in_steps(seen.memory * (1 + margin) + _SLACK)
-        if memory != seen.allocation.memory:
-            seen.allocation = Resources(cores=1, memory=memory)
+        return seen
 
 
 def _fair_share(largest: Resources, features: Mapping[str, float]) -> Resources:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Protocol, runtime_checkable
 
 from ...resources import Resources, Usage
 
@@ -50,6 +50,26 @@ class Sizer(Protocol):
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
     ) -> None:
         """Take what an attempt used; with ``exhausted``, what it used at least."""
+
+
+@runtime_checkable
+class Remembering(Protocol):
+    """What a sizer has besides if its knowledge is to outlive a run, in the farm's record."""
+
+    def dump(self, categories: Iterable[str] | None = None) -> Mapping[str, object]:
+        """Return what it knows of these categories, or of all; each value is plain JSON."""
+
+    def load(self, state: Mapping[str, object], *, trust: float = 1.0) -> None:
+        """Take what `dump` returned in an earlier run, or a part of it.
+
+        What was observed since stays. Values are what JSON makes of them, and may be of an
+        older version of the sizer: what it cannot read it leaves out.
+
+        Args:
+            state: By category.
+            trust: 1 where the functions' code is what it was; less where it has changed,
+                so that what was learned counts as so much less evidence.
+        """
 
 
 def sizer_named(name: str) -> Sizer:
