@@ -21,14 +21,20 @@ from typing import Any
 LEFT_MEMORY = 64 << 20
 
 
+_generator: Any = random._inst
+_seed = super(random.Random, _generator).seed
+
+
 def seed_generators() -> None:
     """Seed the global random generators of random, numpy and torch, where they are loaded.
 
-    An integer as seed costs 6 us (random) and 10 us (numpy.random), without one it is 12
+    An integer as seed costs 4 us (random) and 10 us (numpy.random), without one it is 12
     and 118: they read more entropy than their state can tell apart.
     """
     entropy = int.from_bytes(os.urandom(16), "little")
-    random.seed(entropy)
+    # What random.seed does with an integer, after 2 us of looking what it was given.
+    _seed(entropy)
+    _generator.gauss_next = None
     numpy_random = sys.modules.get("numpy.random")
     if numpy_random is not None:
         numpy_random.seed(entropy & 0xFFFFFFFF)
@@ -74,6 +80,7 @@ class State:
         self._free = _lowest_free()
         self._path = list(sys.path)
         self.recursion = sys.getrecursionlimit()
+        self._in_order = status  # with which nothing was to be put back
 
     def left(self, status: bytes) -> str:
         """Return what the last call has left, so that this process must go, or ``""``.
@@ -81,7 +88,8 @@ class State:
         Args:
             status: The text of ``/proc/self/status`` after the call.
         """
-        if _field(status, b"\nThreads:") != self._threads:
+        known = status is self._in_order
+        if not known and _field(status, b"\nThreads:") != self._threads:
             return "threads are left"
         self._restore_streams()
         if _lowest_free() != self._free:
@@ -99,9 +107,12 @@ class State:
                 del os.environ[name]
             for key, value in self._environment.items():
                 os.environ[os.fsdecode(key)] = os.fsdecode(value)
-        masks = _masks(status)
-        if masks != self._masks:
-            self._restore_masks(masks)
+        if status is not self._in_order:
+            masks = _masks(status)
+            if masks != self._masks:
+                self._restore_masks(masks)
+            else:
+                self._in_order = status
         for number, handler in self._python_handled:
             # signal.getsignal first tries to make an enumeration's member of it: 5 us.
             if _signal.getsignal(number) is not handler:

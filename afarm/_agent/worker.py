@@ -170,10 +170,10 @@ class Worker:
             return True
         if finding.had_children and _meter_has_children():
             return True
-        if self._meter.grown > restore.LEFT_MEMORY:
+        if self._meter.grown(finding.status) > restore.LEFT_MEMORY:
             gc.collect()
             system.trim_heap()
-            return self._meter.grown > restore.LEFT_MEMORY
+            return self._meter.grown() > restore.LEFT_MEMORY
         return False
 
 

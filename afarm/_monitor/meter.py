@@ -25,7 +25,8 @@ class Finding(NamedTuple):
         usage: Everything but disk.
         wrote: Whether the process wrote anything anywhere: it may have printed.
         had_children: Whether there are, or were, processes that it started.
-        text: ``/proc/self/status`` at the end, for who wants more of it.
+        text: ``/proc/self/status`` at the end, for who wants more of it; the same object as
+            after the last call where nothing in it has changed.
         status: The same, parsed.
     """
 
@@ -37,18 +38,21 @@ class Finding(NamedTuple):
 
 
 def _written(text: bytes) -> int:
+    """Return the bytes written anywhere, to files, pipes and terminals (``wchar``), or -1."""
     at = text.find(b"wchar: ")
     return int(text[at + 7 : text.find(b"\n", at)]) if at >= 0 else -1
 
 
-def _same_io(after: bytes, before: bytes) -> bool:
-    """Return whether nothing was written, and nothing moved from or to storage."""
-    new, old = after.split(b"\n"), before.split(b"\n")
-    return new[1:2] == old[1:2] and new[4:] == old[4:]
+def _storage(text: bytes) -> bytes:
+    """Return the lines about what moved from and to storage."""
+    return text[text.find(b"\nread_bytes:") :]
 
 
 # What a process has read and written when it is forked.
 _NO_IO = b"rchar: 0\nwchar: 0\nsyscr: 0\nsyscw: 0\nread_bytes: 0\nwrite_bytes: 0\n"
+
+# What follows in a status changes with every call: how often the process was waited for.
+_CHANGING = b"\nvoluntary_ctxt_switches"
 
 
 class Meter:
@@ -73,7 +77,15 @@ class Meter:
         self._usage = resource.getrusage(resource.RUSAGE_SELF)
         self._children = resource.getrusage(resource.RUSAGE_CHILDREN)
         self._io_text = _NO_IO
+        self._wrote_ourselves = 0
         self._start = 0.0
+        # The last status, and whether the one before it was the same: where calls leave
+        # everything as it is, most of what is to be read is known.
+        self._text = b""
+        self._stable = b"?"
+        self._last: Status
+        self._steady = False
+        self._faults = -1  # when the last call had ended
 
     def _memory(self) -> tuple[int, int]:
         """Return resident and anonymous bytes, now."""
@@ -94,8 +106,14 @@ class Meter:
                 forked needs no reset: its marks and counts began with the fork.
         """
         self._start = time.time()
-        self._usage = resource.getrusage(resource.RUSAGE_SELF)
+        usage = self._usage = resource.getrusage(resource.RUSAGE_SELF)
         if not again:
+            return
+        if self._steady and usage.ru_minflt == self._faults:
+            # Nothing came into memory since the last call ended, which had left as much as
+            # the one before it: what was read for that one holds for this one.
+            if self._clear >= 0:
+                self._wrote_ourselves = os.write(self._clear, b"5")
             return
         if not self._opened:
             self._opened = True
@@ -107,6 +125,7 @@ class Meter:
             os.write(self._clear, b"5")
         self.resident, self._anonymous = self._memory()
         self._io_text = self._read(self._io, "io")
+        self._wrote_ourselves = 0
 
     def finish(self, wall_time: float, exit: int | None = None) -> Finding:
         """Return what was used since `begin`."""
@@ -114,14 +133,20 @@ class Meter:
         children = resource.getrusage(resource.RUSAGE_CHILDREN)
         io = self._read(self._io, "io")
         text = self._read(self._status, "status")
-        status = parse_status(text)
-        wrote = not io
+        self._steady = text.startswith(self._stable)
+        if self._steady:
+            text, status = self._text, self._last
+        else:
+            status = self._last = parse_status(text)
+            self._text, self._stable = text, text[: text.find(_CHANGING)] or b"?"
+        self._faults = own.ru_minflt
         read = written = 0
-        # Reading this changes the counts of reads; of a call that wrote nothing, no other.
-        if not _same_io(io, self._io_text):
+        wrote = not io or _written(io) - _written(self._io_text) != self._wrote_ourselves
+        # Reading this changes the counts of reads; of a call that moved nothing, no other.
+        if _storage(io) != _storage(self._io_text):
             before, after = parse_io(self._io_text), parse_io(io)
             read, written = after[0] - before[0], after[1] - before[1]
-            wrote = _written(io) != _written(self._io_text)
+        self._io_text = io
         low, high = self._own_memory(status, own.ru_minflt - self._usage.ru_minflt)
         waited_for = children.ru_minflt != self._children.ru_minflt
         usage = Usage(
@@ -167,10 +192,14 @@ class Meter:
         own, children = self._usage, self._children
         return int(1e9 * (own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime))
 
-    @property
-    def grown(self) -> int:
-        """Bytes of anonymous memory this process has now, on top of what it was born with."""
-        return max(0, self._memory()[1] - self._born_with)
+    def grown(self, status: Status | None = None) -> int:
+        """Return the bytes of anonymous memory on top of what this process was born with.
+
+        Args:
+            status: Its status, if that was just read.
+        """
+        anonymous = self._memory()[1] if status is None else status.anonymous
+        return max(0, anonymous - self._born_with)
 
 
 def has_children() -> bool:
