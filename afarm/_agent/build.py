@@ -49,6 +49,8 @@ def base_interpreter() -> str:
 def compile_sources(folder: str, names: Iterable[str]) -> None:
     """Compile the modules among some files, in children; what does not parse is left out.
 
+    What came with its bytecode has it already.
+
     Args:
         folder: Where the files are.
         names: Their paths in it.
@@ -56,10 +58,13 @@ def compile_sources(folder: str, names: Iterable[str]) -> None:
     Raises:
         OSError: If bytecode cannot be written.
     """
+    names = list(names)
+    compiled = {_source_of(name) for name in names if name.endswith(".pyc")}
     sources = [
         os.path.join(folder, name)
         for name in names
         if name.endswith(".py")
+        and name not in compiled
         and not name.startswith("prefix/")
         and _TEST_FOLDERS.isdisjoint(name.split("/")[:-1])
     ]
@@ -158,6 +163,13 @@ def _write(path: str, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())  # a name may outlive a power cut that its content does not
+
+
+def _source_of(bytecode: str) -> str:
+    """Return the name of the source of ``x/__pycache__/y.cpython-311.pyc``; "" for another tag."""
+    folder, _, name = bytecode.rpartition("/__pycache__/")
+    base, _, tag = name.removesuffix(".pyc").rpartition(".")
+    return f"{folder}/{base}.py" if tag == sys.implementation.cache_tag else ""
 
 
 def _fork_compiler(sources: Sequence[str]) -> int:

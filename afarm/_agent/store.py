@@ -253,8 +253,7 @@ class StoreWriter:
         self._left = size
         self._folder: str | None = folder
         self._lock = lock
-        self._hash = hashlib.sha256()
-        self._unpacker = Unpacker(folder)
+        self._unpacker = Unpacker(folder, digest)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes.
@@ -269,7 +268,6 @@ class StoreWriter:
             self._left -= len(data)
             if self._left < 0:
                 raise UnpackError("more bytes came than were announced")
-            self._hash.update(data)
             self._unpacker.feed(data)
         except (UnpackError, OSError) as exc:
             self.abort()
@@ -288,8 +286,6 @@ class StoreWriter:
         try:
             if self._left:
                 raise UnpackError(f"{self._left} bytes of it did not come")
-            if self._hash.hexdigest() != self._digest:
-                raise UnpackError("its bytes are not those that its digest names")
             self._unpacker.close()
             compile_sources(folder, self._unpacker.names)
             _write_manifest(folder)

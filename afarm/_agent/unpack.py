@@ -2,15 +2,21 @@
 
 Only what bundles consist of is understood: regular files, with PAX headers for long
 names. Everything else (links, devices, absolute names, ``..``) is refused, so that
-nothing is ever written outside of the folder.
+nothing is ever written outside of the folder. Each file is held against the manifest that
+comes first: once it has its own name and mode, it is what the farm packed.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Mapping
+
+from . import manifest
 
 _BLOCK = 512
 _LARGEST_HEADER = 1 << 20
+_LARGEST_MANIFEST = 64 << 20
 
 _FILE = b"0"
 _PAX = b"x"
@@ -25,10 +31,15 @@ class Unpacker:
 
     Args:
         folder: An empty folder that nobody else writes to.
+        digest: The name of the bundle. Empty: a tar without a manifest.
     """
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, digest: str = "") -> None:
         self._folder = folder
+        self._digest = digest
+        self._stated: Mapping[str, str] | None = None  # SHA-256 by name
+        self._manifest: bytearray | None = None  # as far as it has come
+        self._hash = hashlib.sha256()
         self._folders = {""}
         self._held = b""  # less than a block, or an incomplete PAX header
         self._left = 0  # bytes of the present file still to come
@@ -57,7 +68,7 @@ class Unpacker:
         while at < end:
             if self._left:
                 piece = view[at : at + self._left]
-                _write_all(self._open_file(), piece)
+                self._take(piece)
                 self._left -= len(piece)
                 at += len(piece)
                 if not self._left:
@@ -88,6 +99,9 @@ class Unpacker:
         """
         if self._file is not None or self._left or not self._ended:
             raise UnpackError("it ends in the middle")
+        if self._stated is not None and len(self._stated) != len(self.names):
+            missing = (set(self._stated) - set(self.names)).pop()
+            raise UnpackError(f"{missing!r} did not come")
 
     def abort(self) -> None:
         """Close the file that is being written."""
@@ -121,6 +135,15 @@ class Unpacker:
 
     def _begin_file(self, name: str, size: int, executable: bool) -> None:
         parts = name.split("/")
+        if self._digest and self._stated is None:
+            if name != manifest.MANIFEST or size > _LARGEST_MANIFEST:
+                raise UnpackError("it does not begin with the list of what it holds")
+            self._manifest = bytearray()
+            self._left = size
+            self._padding = -size % _BLOCK
+            return
+        if self._stated is not None and name not in self._stated:
+            raise UnpackError(f"{name!r} is not in its list of what it holds")
         if not name or name.startswith("/") or "\0" in name or {"", ".", ".."} & set(parts):
             raise UnpackError(f"{name!r} is not a path inside it")
         self._make_folders("/".join(parts[:-1]))
@@ -130,6 +153,7 @@ class Unpacker:
         except FileExistsError as exc:
             raise UnpackError(f"{name!r} comes twice") from exc
         self._mode = 0o555 if executable else 0o444
+        self._hash = hashlib.sha256()
         self.names.append(name)
         self.bytes += size
         self._left = size
@@ -148,12 +172,35 @@ class Unpacker:
             raise UnpackError(f"{folder!r} is both a file and a folder") from exc
         self._folders.add(folder)
 
+    def _take(self, piece: memoryview) -> None:
+        if self._manifest is not None:
+            self._manifest += piece
+            return
+        _write_all(self._open_file(), piece)
+        if self._stated is not None:
+            self._hash.update(piece)
+
+    def _finish_manifest(self, data: bytes) -> None:
+        self._manifest = None
+        try:
+            self._stated = manifest.read(data)
+        except manifest.ManifestError as exc:
+            raise UnpackError(str(exc)) from exc
+        if manifest.digest_of(data) != self._digest:
+            raise UnpackError("its content is not what its digest names")
+
     def _open_file(self) -> int:
         if self._file is None:
             raise UnpackError("bytes that belong to no file")
         return self._file
 
     def _finish_file(self) -> None:
+        if self._manifest is not None:
+            self._finish_manifest(bytes(self._manifest))
+            return
+        name = self.names[-1] if self.names else ""
+        if self._stated is not None and self._hash.hexdigest() != self._stated[name]:
+            raise UnpackError(f"{name!r} is not what its digest names")
         handle = self._open_file()
         os.fchmod(handle, self._mode)
         self._file = None

@@ -1,35 +1,30 @@
 """A distribution or a source tree as one file: the same content, the same bytes.
 
-A bundle is an uncompressed tar with sorted names, one time stamp and two modes. It is
-packed once and kept in the cache on the farm's side, found again by a fingerprint of
-the file list, so that nothing is read twice that has not changed.
+What stands in it says `archive`. A bundle is packed once and kept in the cache on the
+farm's side, found again by a fingerprint of the file list, so that nothing is read twice
+that has not changed.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import os
+import sys
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Literal, cast
+from typing import Literal
 
+from .._agent.build import platform_of_interpreter
 from ..errors import DependencyError
+from .archive import Packed, write_archive
 from .files import File, SourceTree
 from .installed import Distribution
 
-if TYPE_CHECKING:
-    import tarfile
-
-_FORMAT = "1"  # part of every fingerprint: raise it when the same files give other bytes
-
-# Any constant does; this one is recognised at sight and lies after 1980, where the time
-# stamps of zip files begin (wheels and zip applications are made from installed files).
-_MTIME = 1_000_000_000
+_FORMAT = "2"  # part of every fingerprint: raise it when the same files give other bytes
 
 DEFAULT_CAP = 10 << 30
 
@@ -43,10 +38,13 @@ class Bundle:
     """One distribution or source tree, packed.
 
     Attributes:
-        digest: SHA-256 of the packed bytes, in hexadecimal: its name everywhere.
+        digest: Of its content but bytecode, and of what that is for (`_agent.manifest`): its
+            name everywhere.
         kind: What it holds.
         name: For people: ``numpy 2.4.6``, ``mypackage``.
         size: Packed bytes.
+        head: Of these, the first that hold what importing it reads, in the order in which it
+            is read; 0 if that is not known.
         path: Where it lies on the farm's side.
         native: Whether it holds machine code.
     """
@@ -55,6 +53,7 @@ class Bundle:
     kind: Literal["distribution", "source"]
     name: str
     size: int
+    head: int
     path: Path
     native: bool
 
@@ -69,13 +68,18 @@ def cache_folder() -> Path:
 
 
 def pack(
-    content: Distribution | SourceTree, folder: Path | None = None, *, cap: int = DEFAULT_CAP
+    content: Distribution | SourceTree,
+    folder: Path | None = None,
+    *,
+    first: Sequence[str] = (),
+    cap: int = DEFAULT_CAP,
 ) -> Bundle:
     """Return a bundle, packed now unless the cache has it. Blocks: disk and hashing.
 
     Args:
         content: What to pack.
         folder: The cache; default: `cache_folder`.
+        first: Paths of files that importing it reads, in that order: they come first.
         cap: Bytes above which what was used least recently is removed from the cache.
 
     Raises:
@@ -88,20 +92,34 @@ def pack(
     else:
         kind, name = "source", content.name
     native = any(file.native for file in content.files)
-    index = folder / f"{_fingerprint(content.files)}.json"
-    found = _cached(index, folder)
-    if found is None:
+    fingerprint = _fingerprint(content.files)
+    path = folder / f"{fingerprint}.tar"
+    packed = _cached(path)
+    if packed is None:
         try:
-            found = _pack(content.files, folder, index)
-            _trim(folder, cap, keep=found[0])
+            packed = _pack(content.files, first, native, path)
+            _trim(folder, cap, keep=path)
         except OSError as exc:
             raise DependencyError(
                 f"cannot pack {name} into {folder}: {exc}; another folder can be named in "
                 "the environment variable AFARM_CACHE",
                 names=[name],
             ) from exc
-    digest, size = found
-    return Bundle(digest, kind, name, size, folder / f"{digest}.tar", native)
+    return Bundle(packed.digest, kind, name, packed.size, packed.head, path, native)
+
+
+def is_packed(content: Distribution | SourceTree, folder: Path | None = None) -> bool:
+    """Return whether the cache has a bundle of this content."""
+    folder = cache_folder() if folder is None else folder
+    return _cached(folder / f"{_fingerprint(content.files)}.tar") is not None
+
+
+def abi(*, native: bool) -> str:
+    """Return what the files of a bundle are for: bytecode alone, or machine code too."""
+    if not native:
+        return str(sys.implementation.cache_tag)
+    platform = platform_of_interpreter()
+    return f"{platform['abi']}-{platform['system']}-{platform['machine']}".lower()
 
 
 def _fingerprint(files: tuple[File, ...]) -> str:
@@ -109,49 +127,40 @@ def _fingerprint(files: tuple[File, ...]) -> str:
         f"{file.name}\0{file.path}\0{file.size}\0{file.mtime_ns}\0{file.executable:d}"
         for file in files
     ]
-    text = "\n".join([_FORMAT, *lines])
+    text = "\n".join([_FORMAT, str(sys.implementation.cache_tag), *lines])
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _cached(index: Path, folder: Path) -> tuple[str, int] | None:
+def _cached(path: Path) -> Packed | None:
     try:
-        entry = json.loads(index.read_text())
-        digest, size = str(entry["digest"]), int(entry["size"])
-        packed = folder / f"{digest}.tar"
-        if packed.stat().st_size != size:
+        packed = Packed(**json.loads(path.with_suffix(".json").read_text()))
+        if path.stat().st_size != packed.size:
             return None
-        os.utime(packed)  # the least recently used go first
-    except (OSError, ValueError, KeyError, TypeError):
+        os.utime(path)  # the least recently used go first
+    except (OSError, ValueError, TypeError):
         return None  # absent, or cut off by a full disk: packed again
-    return digest, size
+    return packed
 
 
-def _pack(files: tuple[File, ...], folder: Path, index: Path) -> tuple[str, int]:
-    import tarfile
+def _pack(files: tuple[File, ...], first: Sequence[str], native: bool, path: Path) -> Packed:
     import tempfile
 
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    handle, temporary = tempfile.mkstemp(prefix=".pack-", dir=folder)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    handle, temporary = tempfile.mkstemp(prefix=".pack-", dir=path.parent)
     try:
         with os.fdopen(handle, "w+b") as stream:
-            sink = _Hashing(stream)
-            # Of a file, tarfile uses `write` and `tell` alone while it writes.
-            target = cast("BinaryIO", sink)
-            with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
-                for file in files:
-                    _add(archive, file, files)
-        digest = sink.hash.hexdigest()
-        os.replace(temporary, folder / f"{digest}.tar")
+            packed = write_archive(stream, files, first=first, abi=abi(native=native))
+        os.replace(temporary, path)
     except BaseException:
         os.unlink(temporary)
         raise
-    with tempfile.NamedTemporaryFile("w", prefix=".index-", dir=folder, delete=False) as entry:
-        json.dump({"digest": digest, "size": sink.size}, entry)
-    os.replace(entry.name, index)
-    return digest, sink.size
+    with tempfile.NamedTemporaryFile("w", prefix=".index-", dir=path.parent, delete=False) as entry:
+        json.dump(asdict(packed), entry)
+    os.replace(entry.name, path.with_suffix(".json"))
+    return packed
 
 
-def _trim(folder: Path, cap: int, *, keep: str) -> None:
+def _trim(folder: Path, cap: int, *, keep: Path) -> None:
     """Remove what was used least recently, but nothing that a running farm may still send."""
     packed = []
     now = time.time()
@@ -163,72 +172,7 @@ def _trim(folder: Path, cap: int, *, keep: str) -> None:
     for modified, path, size in sorted(packed):
         if total <= cap:
             return
-        if path.stem != keep and modified < now - _RECENT:
+        if path != keep and modified < now - _RECENT:
             path.unlink(missing_ok=True)
+            path.with_suffix(".json").unlink(missing_ok=True)
             total -= size
-
-
-def _add(archive: tarfile.TarFile, file: File, files: tuple[File, ...]) -> None:
-    entry = archive.tarinfo(file.name)
-    entry.mtime = _MTIME
-    entry.mode = 0o755 if file.executable else 0o644
-    if file.name.startswith("prefix/bin/") or file.name.endswith(".dist-info/RECORD"):
-        with open(file.path, "rb") as source:
-            data = source.read()
-        if file.name.startswith("prefix/bin/"):
-            data = _without_interpreter(data)
-        else:
-            data = _without_this_machine(data, files)
-        entry.size = len(data)
-        archive.addfile(entry, io.BytesIO(data))
-        return
-    with open(file.path, "rb") as source:
-        entry.size = os.fstat(source.fileno()).st_size
-        archive.addfile(entry, source)
-
-
-def _without_interpreter(script: bytes) -> bytes:
-    """Return a console script with the first line that a wheel has: any Python's.
-
-    An installer writes its own interpreter's path there, or two lines of sh where the
-    path is too long for the kernel.
-    """
-    if script.startswith(b"#!/bin/sh\n'''exec'"):
-        return b"#!python\n" + script.split(b"\n", 3)[3]
-    first, _, rest = script.partition(b"\n")
-    if first.startswith(b"#!") and b"python" in first:
-        return b"#!python\n" + rest
-    return script
-
-
-def _without_this_machine(record: bytes, files: tuple[File, ...]) -> bytes:
-    """Return a record of only those files that travel, without hashes that differ by machine."""
-    travelling = {file.name for file in files}
-    lines = []
-    for row in csv.reader(record.decode("utf-8", "surrogateescape").splitlines()):
-        if not row:
-            continue
-        if f"site-packages/{row[0]}" in travelling:
-            lines.append(row)
-        elif row[0].startswith("../"):
-            lines.append([row[0], "", ""])
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(sorted(lines))
-    return out.getvalue().encode("utf-8", "surrogateescape")
-
-
-class _Hashing:
-    """Writes through to a file, hashing and counting."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self._stream = stream
-        self.hash = hashlib.sha256()
-        self.size = 0
-
-    def write(self, data: bytes) -> int:
-        self.hash.update(data)
-        self.size += len(data)
-        return self._stream.write(data)
-
-    def tell(self) -> int:
-        return self.size

@@ -81,6 +81,7 @@ class Environment:
             {
                 "blob": blob_ids[bundle.digest],
                 "digest": bundle.digest,
+                "head": bundle.head,
                 "kind": bundle.kind,
                 "name": bundle.name,
                 "size": bundle.size,

@@ -163,7 +163,7 @@ def _file(name: str, path: str) -> File | None:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None  # removed since it was installed, or a link that leads nowhere
-    if not stat.S_ISREG(status.st_mode):
+    if not stat.S_ISREG(status.st_mode) or "\n" in name:  # a manifest has a line for each
         return None
     return File(name, path, status.st_size, status.st_mtime_ns, bool(status.st_mode & stat.S_IXUSR))
 

@@ -10,6 +10,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from afarm._agent import manifest
 from afarm._agent.store import Store
 
 PACKAGE = {
@@ -24,15 +25,21 @@ PACKAGE = {
 
 def bundle(files: Mapping[str, str], *, executable: str = "") -> tuple[str, bytes]:
     """Return the digest and the bytes of a made-up bundle."""
+    lines = [
+        manifest.line(
+            name, hashlib.sha256(text.encode()).hexdigest(), executable=name == executable
+        )
+        for name, text in files.items()
+    ]
+    listed = manifest.text("any", lines)
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name, text in files.items():
+        for name, text in {manifest.MANIFEST: listed.decode(), **files}.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(text.encode())
             entry.mode = 0o755 if name == executable else 0o644
             archive.addfile(entry, io.BytesIO(text.encode()))
-    data = stream.getvalue()
-    return hashlib.sha256(data).hexdigest(), data
+    return manifest.digest_of(listed), stream.getvalue()
 
 
 def put(target: Store, files: Mapping[str, str], *, executable: str = "") -> str:

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afarm._agent.unpack import Unpacker, UnpackError
+from tests.agent.made_up_bundles import bundle
 
 
 def packed(entries: list[tarfile.TarInfo], contents: list[bytes], **options: int) -> bytes:
@@ -120,6 +121,31 @@ def test_what_ends_in_the_middle_is_refused(tmp_path: Path, cut: int) -> None:
 def test_what_follows_the_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnpackError, match="follows its end"):
         unpack(SAMPLE_TAR + packed([file("late")], [b""]), tmp_path)
+
+
+def test_each_file_is_held_against_the_manifest(tmp_path: Path) -> None:
+    digest, data = bundle({"a": "one", "b": "two"})
+    changes = {
+        "right": (data, ""),
+        "content": (data.replace(b"two" + bytes(9), b"twO" + bytes(9)), "'b' is not what"),
+        "list": (data.replace(b" - b\n", b" - c\n"), "not what its digest names"),
+        "kind": (data.replace(b"afarm-bundle", b"other-bundle"), "the list of what it holds"),
+        "line": (data.replace(b" - b\n", b" b b\n"), "has a line"),
+        "twice": (data.replace(b" - b\n", b" - a\n"), "comes twice in its list"),
+        "absent": (data[: 512 * 4] + bytes(1024), "'b' did not come"),
+        "unlisted": (data[: 512 * 4] + packed([file("c")], [b"two"]), "'c' is not in its list"),
+        "none": (SAMPLE_TAR, "does not begin with the list"),
+    }
+
+    for name, (sent, problem) in changes.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        unpacker = Unpacker(str(folder), digest)
+        with pytest.raises(UnpackError, match=problem) if problem else contextlib.nullcontext():
+            unpacker.feed(sent)
+            unpacker.close()
+        unpacker.abort()
+        assert problem or files_of(folder) == {"a": b"one", "b": b"two"}
 
 
 @given(st.binary(max_size=3000), st.integers(1, 700))

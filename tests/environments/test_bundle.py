@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import py_compile
+import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
 import pytest
 
+from afarm._agent.unpack import Unpacker
 from afarm.environments.bundle import pack
 from afarm.environments.files import SourceTree, source_tree
 from afarm.environments.installed import Installed
@@ -26,23 +30,31 @@ def tree(project: Project, name: str = "own") -> SourceTree:
 
 
 def content(path: Path) -> dict[str, tuple[bytes, int, float]]:
+    """Return the files of a bundle, in its order, without its manifest."""
     with tarfile.open(path) as archive:
+        assert archive.getnames()[0] == "manifest"
         found = {}
-        for member in archive:
+        for member in archive.getmembers()[1:]:
             file = archive.extractfile(member)
             assert file is not None
             found[member.name] = (file.read(), member.mode, member.mtime)
         return found
 
 
-def test_a_bundle_is_named_by_its_bytes(project: Project, tmp_path: Path) -> None:
+def test_a_bundle_is_named_by_its_content(project: Project, tmp_path: Path) -> None:
     project.write({"own/__init__.py": "x = 1\n", "own/data/table.txt": "1 2 3"})
 
     bundle = pack(tree(project), tmp_path / "cache")
 
-    data = bundle.path.read_bytes()
-    assert bundle.digest == hashlib.sha256(data).hexdigest()
-    assert bundle.size == len(data)
+    lines = [f"afarm-bundle 2 {sys.implementation.cache_tag}\n"]
+    lines += [
+        f"{hashlib.sha256(data).hexdigest()} - {name}\n"
+        for name, (data, _, _) in content(bundle.path).items()
+    ]
+    named = "".join([lines[0], *sorted(lines[1:])])
+    assert bundle.digest == hashlib.sha256(named.encode()).hexdigest()
+    assert "".join(lines).encode() in bundle.path.read_bytes()
+    assert bundle.size == bundle.path.stat().st_size
     assert (bundle.kind, bundle.name, bundle.native) == ("source", "own", False)
     assert content(bundle.path) == {
         "source/own/__init__.py": (b"x = 1\n", 0o644, 1_000_000_000),
@@ -101,7 +113,7 @@ def test_a_bundle_cut_off_by_a_full_disk_is_packed_again(project: Project, tmp_p
     again = pack(tree(project), cache)
 
     assert again == first
-    assert hashlib.sha256(first.path.read_bytes()).hexdigest() == first.digest
+    assert set(content(first.path)) == {"source/own/a.py"}
     assert not list(cache.glob(".*"))
 
 
@@ -171,3 +183,85 @@ def test_what_was_used_least_recently_goes_when_the_cache_is_full(
     pack(tree(project, "own3"), cache, cap=25_000)
 
     assert [bundle.path.exists() for bundle in bundles] == [False, False, True]
+
+
+def test_what_importing_reads_comes_first_in_its_order(project: Project, tmp_path: Path) -> None:
+    project.write({f"own/{name}.py": name * 600 for name in "abcde"})
+    first = [str(project.folder / "own" / name) for name in ("d.py", "gone.py", "b.py")]
+
+    bundle = pack(tree(project), tmp_path / "one", first=first)
+    plain = pack(tree(project), tmp_path / "two")
+
+    assert [name[-4] for name in content(bundle.path)] == ["d", "b", "a", "c", "e"]
+    assert (bundle.digest, bundle.size) == (plain.digest, plain.size)
+    with tarfile.open(bundle.path) as archive:
+        third = archive.getmembers()[3]
+    assert third.name == "source/own/a.py"
+    assert (bundle.head, plain.head) == (third.offset, 0)
+
+
+@pytest.mark.parametrize("mode", list(py_compile.PycInvalidationMode))
+def test_valid_bytecode_follows_its_source_and_needs_no_time_stamp(
+    project: Project, tmp_path: Path, mode: py_compile.PycInvalidationMode
+) -> None:
+    project.write({"own/a.py": "x = 1\n", "own/b.py": "y = 1\n", "own/tests/c.py": "z = 1\n"})
+    for name in ("a.py", "tests/c.py"):
+        py_compile.compile(str(project.folder / "own" / name), invalidation_mode=mode)
+    plain = pack(source_tree(str(project.folder / "own"), "own"), tmp_path / "cache")
+    tag = sys.implementation.cache_tag
+
+    found = content(plain.path)
+
+    compiled = f"source/own/__pycache__/a.{tag}.pyc"
+    assert list(found) == [
+        "source/own/a.py", compiled, "source/own/b.py", "source/own/tests/c.py"
+    ]  # fmt: skip
+    assert found[compiled][0][4:8] == b"\1\0\0\0"
+    (tmp_path / "there").mkdir()
+    unpacker = Unpacker(str(tmp_path / "there"), plain.digest)
+    unpacker.feed(plain.path.read_bytes())
+    unpacker.close()
+    source = tmp_path / "there" / "source" / "own" / "a.py"
+    source.chmod(0o644)
+    source.write_text("x = 2\n")  # which nobody looks at
+    done = subprocess.run(
+        [sys.executable, "-c", "import own.a; print(own.a.x, own.a.__cached__, end='')"],
+        cwd=source.parent.parent, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"1 {source.parent / '__pycache__' / f'a.{tag}.pyc'}"
+
+
+@pytest.mark.parametrize("what", ["older source", "other magic", "cut off"])
+def test_bytecode_of_something_else_is_left_out(
+    project: Project, tmp_path: Path, what: str
+) -> None:
+    project.write({"own/a.py": "x = 1\n"})
+    compiled = Path(py_compile.compile(str(project.folder / "own" / "a.py")) or "")
+    if what == "older source":
+        project.write({"own/a.py": "x = 11\n"})
+    elif what == "other magic":
+        compiled.write_bytes(b"\0\0\r\n" + compiled.read_bytes()[4:])
+    else:
+        os.truncate(compiled, 12)
+
+    assert set(content(pack(tree(project), tmp_path / "cache").path)) == {"source/own/a.py"}
+
+
+def test_bytecode_does_not_count_in_the_digest(project: Project, tmp_path: Path) -> None:
+    project.write({"own/a.py": "x = 1\n"})
+    without = pack(tree(project), tmp_path / "one")
+    py_compile.compile(str(project.folder / "own" / "a.py"))
+    with_bytecode = pack(tree(project), tmp_path / "two")
+
+    assert without.digest == with_bytecode.digest
+    assert len(content(without.path)) < len(content(with_bytecode.path))
+
+
+def test_machine_code_is_named_by_what_it_is_for(project: Project, tmp_path: Path) -> None:
+    project.write({"own/a.py": "", "fast/a.so": ""})
+
+    pure, native = (pack(tree(project, name), tmp_path / "cache") for name in ("own", "fast"))
+
+    assert sys.implementation.cache_tag.encode() in pure.path.read_bytes()[:2048]
+    assert os.uname().machine.encode() in native.path.read_bytes()[:2048]
+    assert os.uname().machine.encode() not in pure.path.read_bytes()[:2048]

@@ -49,6 +49,7 @@ def test_a_shipped_environment_lists_its_bundles(project: Project, tmp_path: Pat
             {
                 "blob": 5,
                 "digest": distribution.digest,
+                "head": distribution.head,
                 "kind": "distribution",
                 "name": f"mdurl {dependencies.distributions[0].version}",
                 "size": distribution.size,
@@ -56,6 +57,7 @@ def test_a_shipped_environment_lists_its_bundles(project: Project, tmp_path: Pat
             {
                 "blob": 9,
                 "digest": source.digest,
+                "head": 0,
                 "kind": "source",
                 "name": "own_one.py",
                 "size": source.size,
