@@ -157,6 +157,7 @@ class Target:
         software: The environment, once that has been found out.
         settings: JSON for the worker.
         retry_on: Exceptions after which an invocation is tried again.
+        code: A digest of the function's code; empty where no record is kept.
     """
 
     function: Callable[[], Callable[..., Any] | None]
@@ -165,6 +166,7 @@ class Target:
     proto: Request
     settings: str
     retry_on: tuple[type[BaseException], ...]
+    code: str = ""
     request: Request | None = None
     software: Software | None = None
 

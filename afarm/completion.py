@@ -21,6 +21,7 @@ from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .call import IN_THREAD, Call, Unopened
 from .payload import Packed, PickledFunction, RemoteFailure, load, load_failure
+from .recorder import Recorder
 from .tally import Tally
 from .turns import Turns
 
@@ -37,6 +38,7 @@ class Completions:
     Args:
         turns: Where events go.
         release: Told that a call needs its function no more.
+        recorder: Who keeps a record, if anybody does.
 
     Attributes:
         calls: What is not over, by number.
@@ -44,12 +46,18 @@ class Completions:
         unseen: Categories of failures that were collected unseen.
     """
 
-    def __init__(self, turns: Turns, release: Callable[[PickledFunction], None]) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        release: Callable[[PickledFunction], None],
+        recorder: Recorder | None = None,
+    ) -> None:
         self.calls: dict[int, Call] = {}
         self.tally = Tally(turns.loop.time())
         self.unseen: list[str] = []
         self._turns = turns
         self._release = release
+        self._recorder = recorder
         self._failed: weakref.WeakSet[asyncio.Future[Any]] = weakref.WeakSet()
         self._idle: asyncio.Future[None] | None = None
         self._unpickled = 0  # bytes, in this turn of the loop
@@ -223,6 +231,8 @@ class Completions:
         future = call.future
         call.state = "done"
         self.tally.call_ended(self._turns.loop.time())
+        if self._recorder is not None:
+            self._recorder.ended(call)
         if future is not None and future.cancelled():
             self.tally.cancelled += 1
         if call.takers is not None:

@@ -12,6 +12,7 @@
       SerializationError         the function, an argument or the result cannot be pickled
       NodeError                  a node could not be reached, started or kept
         NoNodesError               none of them; one line for each
+      RecordError                a record cannot be opened, or is none
       ProtocolError              the two ends of a connection disagree
         LocalProtocolError         a fault of this side: a bug here
         RemoteProtocolError        a fault of the other side
@@ -206,6 +207,10 @@ class NoNodesError(NodeError):
     def __init__(self, message: str, *, reasons: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.reasons = dict(reasons or {})
+
+
+class RecordError(FarmError):
+    """The file of a record cannot be opened, is not a record, or holds none of what is asked."""
 
 
 class ProtocolError(FarmError):

@@ -11,7 +11,7 @@ import types
 import weakref
 from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from . import sizing as sizers
 from . import views
@@ -25,11 +25,15 @@ from .iteration import Mapping as MapInProgress
 from .options import CallOptions, check_isolation, check_options, check_retries
 from .payload import Arguments, category_of, dump_arguments
 from .payload.arguments import dump
+from .payload.content import code_digest
 from .scheduler import Scheduler
 from .sizing import Sizer
 from .tally import Stats
 from .transport.hosts import NodeSpec, expand
 from .views import NodeInfo
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 T = TypeVar("T")
 
@@ -39,9 +43,21 @@ log = logging.getLogger("afarm")
 class _Life:
     """What all views of one farm share."""
 
-    def __init__(self, nodes: list[Any], sizer: Sizer, progress: bool | None) -> None:
+    def __init__(
+        self,
+        nodes: list[Any],
+        sizer: Sizer,
+        progress: bool | None,
+        record: str | os.PathLike[str] | None,
+    ) -> None:
         self.nodes = nodes
         self.sizer = sizer
+        self.recording: Recording | None = None
+        if record is not None:
+            # Who keeps no record need not wait for a database to be imported.
+            from .recording import Recording
+
+            self.recording = Recording(record, sizer)
         self.progress = progress
         self.phase = "new"  # new, opening, open, closing, closed
         self.closed: asyncio.Future[None] | None = None  # what a second `close` waits for
@@ -76,6 +92,8 @@ class Farm:
             serves many; ``"auto"``: fresh ones until a category has shown that its calls
             are so short that starting processes would dominate.
         retries: How often an invocation is tried again after a fault that is not its own.
+        record: A file that keeps every invocation, its attempts and usage, and the sizes
+            learned, with which a later run begins; see `afarm.record`.
         progress: Whether to show how it stands on standard error; ``None``: where that is
             a terminal or a notebook.
         show_output: Whether what functions print appears here, each line with its origin.
@@ -93,6 +111,7 @@ class Farm:
         sizing: str | Sizer = "auto",
         isolation: str = "auto",
         retries: int = 3,
+        record: str | os.PathLike[str] | None = None,
         progress: bool | None = None,
         show_output: bool = False,
         silence: float = 300,
@@ -102,7 +121,7 @@ class Farm:
         sizer = sizers.sizer_named(sizing) if isinstance(sizing, str) else sizing
         if not callable(getattr(sizer, "allocate", None)):
             raise TypeError(f"sizing is the name of a sizer, or has the methods of one: {sizing!r}")
-        self._life = _Life(expand(nodes), sizer, progress)
+        self._life = _Life(expand(nodes), sizer, progress, record)
         self._show_output = show_output
         self._silence = silence
         self._options = CallOptions(
@@ -122,6 +141,7 @@ class Farm:
 
         Raises:
             NoNodesError: If none could be opened; one line for each says why.
+            RecordError: If the record cannot be used.
             RuntimeError: If the farm was opened before.
         """
         life = self._life
@@ -129,15 +149,30 @@ class Farm:
             raise RuntimeError("a farm is opened once: make a new Farm")
         life.phase = "opening"
         life.loop = asyncio.get_running_loop()
-        life.scheduler = Scheduler(life.sizer, silence=self._silence, show_output=self._show_output)
+        if life.recording is not None:
+            try:
+                await life.recording.open()
+            except BaseException:
+                life.phase = "closed"
+                raise
+        life.scheduler = Scheduler(
+            life.sizer,
+            silence=self._silence,
+            show_output=self._show_output,
+            recorder=life.recording,
+        )
         try:
             tries = [life.scheduler.add_node(node) for node in life.nodes]
             await self._wait_first_node(tries)
         except BaseException:
             life.phase = "closed"
             await life.scheduler.close()
+            if life.recording is not None:
+                await life.recording.close()
             raise
         life.phase = "open"
+        if life.recording is not None:
+            life.recording.follow(life.scheduler)
         life.display = Display(
             functools.partial(views.progress, life.scheduler), progress=life.progress
         )
@@ -186,6 +221,8 @@ class Farm:
         try:
             await self._end(scheduler, interrupted)
         finally:
+            if life.recording is not None:
+                await life.recording.close()
             life.phase = "closed"
             life.closed.set_result(None)
             if life.display is not None:
@@ -289,6 +326,11 @@ class Farm:
             raise TypeError(f"submit() takes a function and its arguments, not {fn!r}")
         options = self._options
         category = options.category or category_of(fn)
+        code = ""
+        recording = self._life.recording
+        if recording is not None:
+            code = code_digest(fn)
+            recording.prime(category, code)
         key = (id(fn), stream)
         function: Callable[[], Callable[..., Any] | None]
         try:
@@ -309,6 +351,7 @@ class Farm:
             ),
             settings=options.settings(STREAM_AHEAD if stream else None),
             retry_on=options.retry_on or (),
+            code=code,
         )
         if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):
             self._targets[key] = target

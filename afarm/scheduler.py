@@ -25,6 +25,7 @@ from .errors import FarmError, NodeError, ProtocolError
 from .link import Link
 from .membership import Membership
 from .payload import FunctionPickles
+from .recorder import Recorder
 from .resources import Usage
 from .sizing import Sizer
 from .software import SoftwareLibrary
@@ -42,9 +43,17 @@ class Scheduler:
         sizer: Chooses allocations.
         silence: Seconds without a sign of life after which a node ends what it runs.
         show_output: Whether what functions print appears here.
+        recorder: Who keeps a record, if anybody does.
     """
 
-    def __init__(self, sizer: Sizer, *, silence: float, show_output: bool) -> None:
+    def __init__(
+        self,
+        sizer: Sizer,
+        *,
+        silence: float,
+        show_output: bool,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._turns = Turns(self._handle)
         self.loop = self._turns.loop
         self.state = FarmState(sizer)
@@ -57,7 +66,8 @@ class Scheduler:
         self.specs = self._membership.specs
         self.links = self._membership.links
         release = functools.partial(self.staging.release, links=self.links)
-        self._completions = Completions(self._turns, release)
+        self._completions = Completions(self._turns, release, recorder)
+        self._recorder = recorder
         self.calls = self._completions.calls
         self.tally = self._completions.tally
         self.unseen = self._completions.unseen
@@ -73,6 +83,8 @@ class Scheduler:
             self.refuse(call, self.broken)
             return
         self.calls[call.id] = call
+        if self._recorder is not None:
+            self._recorder.submitted(call)
         assert call.function is not None
         assert call.arguments is not None
         self.staging.hold(call.function)
@@ -246,6 +258,8 @@ class Scheduler:
         link = self.links[action.node]
         call.begin(action.attempt, action.node, action.allocation)
         call.link = link
+        if self._recorder is not None:
+            self._recorder.started(call)
         software = call.target.software
         if software is not None and software.id in link.broken:
             self._fail_for_node(call, link)

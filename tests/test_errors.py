@@ -25,6 +25,7 @@ MADE: list[errors.FarmError] = [
     errors.SerializationError("message", part="result"),
     errors.NodeError("message", node="lab1"),
     errors.NoNodesError("message", reasons={"lab1": "refused"}),
+    errors.RecordError("message"),
     errors.ProtocolError("message"),
     errors.LocalProtocolError("message"),
     errors.RemoteProtocolError("message"),
