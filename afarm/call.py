@@ -222,7 +222,7 @@ class Call:
         self.future: asyncio.Future[Any] | None = None
         self.state = "waiting"
         self.attempt = 0
-        self.attempts: list[_AttemptRow] = []
+        self.attempts: tuple[_AttemptRow, ...] = ()
         self.usage: Usage | None = None
         self.output: OutputLog | None = None
         self.link: Link | None = None
@@ -247,10 +247,10 @@ class Call:
         """Note that an attempt was given to a node."""
         self.attempt = attempt
         started = (attempt, node, allocation, None, "running")
-        if self.attempts and self.attempts[-1][0] == attempt:  # it came back unstarted
-            self.attempts[-1] = started
-        else:
-            self.attempts.append(started)
+        earlier = self.attempts
+        if earlier and earlier[-1][0] == attempt:  # it came back unstarted
+            earlier = earlier[:-1]
+        self.attempts = (*earlier, started)
 
     def end(self, usage: Usage | None, outcome: str) -> None:
         """Note how the running attempt ended."""
@@ -258,7 +258,7 @@ class Call:
             self.usage = usage
         if self.attempts:
             number, node, allocation, _, _ = self.attempts[-1]
-            self.attempts[-1] = (number, node, allocation, usage, outcome)
+            self.attempts = (*self.attempts[:-1], (number, node, allocation, usage, outcome))
 
     @property
     def node(self) -> str | None:

@@ -115,10 +115,10 @@ class Invocation(asyncio.Future[T], Passed):
     def _pass(self, arguments: Arguments) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         if self._scheduler.loop is not asyncio.get_running_loop():
             raise ValueError(f"{self!r} belongs to another event loop")
-        arguments.invocations.append(self)
+        number = arguments.add_invocation(self)
         if not self.done() and self._call.takers is None:
             self._call.takers = []  # from now on its result is wanted as bytes
-        return references.dependency, (len(arguments.invocations),)
+        return references.dependency, (number,)
 
     async def _packed(self) -> Packed:
         """Return the result as bytes, without unpickling it here."""
@@ -151,7 +151,7 @@ class Ref(Passed, Generic[T]):
         return f"<Ref {self.blob}, {self.packed.size} bytes>"
 
     def _pass(self, arguments: Arguments) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        arguments.refs.append(self)
+        arguments.add_ref(self)
         return references.ref, (self.blob,)
 
     def _load(self) -> T:

@@ -17,8 +17,11 @@ from .page import BEGUN, VISIBLE, WITHDRAWN_FROM, WITHDRAWN_TO
 from .pool import Slot, Worker
 
 # Calls that lie in a worker's inbox behind the one it runs, where calls take less than
-# _SHORT seconds: the worker goes on without waiting for the agent.
+# _SHORT seconds: the worker goes on without waiting for the agent. Of the shortest ones as
+# many as take _AHEAD_TIME, since each exchange costs both sides a change of context.
 _AHEAD = 8
+_MOST_AHEAD = 32
+_AHEAD_TIME = 0.001
 _SHORT = 0.002
 
 # A worker that has not ended a call for so long gives back what it has not begun.
@@ -29,6 +32,11 @@ _WATCH_EVERY = 0.5
 
 # Bytes on their way into a worker, after which no more are relayed to it.
 _RELAYED = 1 << 20
+
+
+def ahead_of(wall_time: float) -> int:
+    """Return how many calls that take so long lie in an inbox behind the one that runs."""
+    return max(_AHEAD, min(_MOST_AHEAD, int(_AHEAD_TIME / max(wall_time, 1e-6))))
 
 
 class Inboxes:
@@ -141,7 +149,8 @@ class Inboxes:
         group = self._calls.group(first)
         if not group.queue or group.wall_time is None or group.wall_time > _SHORT:
             return
-        while group.queue and len(worker.sent) <= _AHEAD:
+        ahead = ahead_of(group.wall_time)
+        while group.queue and len(worker.sent) <= ahead:
             attempt = group.queue[0]
             if attempt.bulk or self._missing(attempt):
                 break
@@ -164,7 +173,7 @@ class Inboxes:
                 continue
             if best is None or len(slot.spare.sent) < len(best.sent):
                 best = slot.spare
-        if best is not None and best.sent and len(best.sent) <= _AHEAD:
+        if best is not None and best.sent and len(best.sent) <= ahead_of(group.wall_time):
             self.fill(best)
 
     def watch_if_due(self, worker: Worker, attempt: Attempt) -> None:

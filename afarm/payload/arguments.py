@@ -84,8 +84,23 @@ class Arguments(Packed):
 
     def __init__(self, pieces: Sequence[Buffer] = (), lengths: Sequence[int] = ()) -> None:
         super().__init__(pieces, lengths)
-        self.invocations: list[Any] = []
-        self.refs: list[Any] = []
+        # Few calls have any: lists of their own would be a third of all that the garbage
+        # collector has to look through while many calls wait.
+        self.invocations: list[Any] | tuple[()] = ()
+        self.refs: list[Any] | tuple[()] = ()
+
+    def add_invocation(self, invocation: Any) -> int:
+        """Note an earlier invocation among the arguments; return its number, from 1."""
+        if isinstance(self.invocations, tuple):
+            self.invocations = []
+        self.invocations.append(invocation)
+        return len(self.invocations)
+
+    def add_ref(self, ref: Any) -> None:
+        """Note a `Ref` among the arguments."""
+        if isinstance(self.refs, tuple):
+            self.refs = []
+        self.refs.append(ref)
 
 
 class _Pickler(Pickler):
