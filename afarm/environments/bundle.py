@@ -108,9 +108,8 @@ def pack(
     return Bundle(packed.digest, kind, name, packed.size, packed.head, path, native)
 
 
-def is_packed(content: Distribution | SourceTree, folder: Path | None = None) -> bool:
+def is_packed(content: Distribution | SourceTree, folder: Path) -> bool:
     """Return whether the cache has a bundle of this content."""
-    folder = cache_folder() if folder is None else folder
     return _cached(folder / f"{_fingerprint(content.files)}.tar") is not None
 
 

@@ -6,14 +6,15 @@ import hashlib
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .._agent.build import platform_of_interpreter
-from .bundle import Bundle, pack
+from .bundle import Bundle, cache_folder, is_packed, pack
 from .dependencies import Dependencies
 from .files import SourceTree
+from .first_use import first_use
 from .installed import Distribution
 
 
@@ -24,7 +25,8 @@ class Environment:
     Attributes:
         digest: Names its content; where it is shipped, also its folder on a node.
         preload: Modules for the template to import ahead of the calls.
-        bundles: What a node must have; empty where it is in place.
+        bundles: What a node must have, in the order in which imports reach them; empty
+            where it is in place.
         is_in_place: It is this interpreter with its search path, for nodes of this machine.
         path: Where it is in place, the search path.
     """
@@ -56,10 +58,17 @@ class Environment:
                 or cannot be packed.
         """
         dependencies.check()
+        cache = cache_folder() if cache is None else cache
         contents: list[Distribution | SourceTree] = [*dependencies.distributions]
         contents += dependencies.local
-        bundles = tuple(pack(content, cache) for content in contents if content.files)
-        text = "\n".join([platform_of_interpreter()["abi"], *(b.digest for b in bundles)])
+        versions = [f"{found.name} {found.version}" for found in dependencies.distributions]
+        # What is packed keeps the order it has, and importing takes seconds.
+        learn = not all(is_packed(content, cache) for content in contents if content.files)
+        first = first_use(dependencies.preload, versions, cache, learn=learn)
+        contents.sort(key=_first_rank(first))
+        bundles = tuple(pack(content, cache, first=first) for content in contents if content.files)
+        digests = sorted(bundle.digest for bundle in bundles)
+        text = "\n".join([platform_of_interpreter()["abi"], *digests])
         return cls(hashlib.sha256(text.encode()).hexdigest(), dependencies.preload, bundles)
 
     def describe(self, blob_ids: Mapping[str, int]) -> str:
@@ -97,3 +106,13 @@ class Environment:
         if any(bundle.native for bundle in self.bundles):
             description["platform"] = platform_of_interpreter()
         return json.dumps(description)
+
+
+def _first_rank(first: Sequence[str]) -> Callable[[Distribution | SourceTree], int]:
+    """Return a key that sorts by which content is read first, and leaves the rest as it is."""
+    rank = {path: at for at, path in enumerate(first)}
+
+    def first_read(content: Distribution | SourceTree) -> int:
+        return min((rank.get(file.path, len(rank)) for file in content.files), default=len(rank))
+
+    return first_read
