@@ -5,6 +5,7 @@ from .dependencies import Dependencies, analyze, imported_ahead
 from .environment import Environment
 from .files import SourceTree
 from .installed import Distribution
+from .missing import find_missing, remember
 from .scan import Import
 
 __all__ = [
@@ -15,6 +16,8 @@ __all__ = [
     "Import",
     "SourceTree",
     "analyze",
+    "find_missing",
     "imported_ahead",
     "pack",
+    "remember",
 ]

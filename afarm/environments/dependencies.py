@@ -12,6 +12,7 @@ from ..errors import DependencyError
 from .files import SourceTree
 from .installed import Distribution, Installed, installed
 from .memory import Memory
+from .missing import remembered
 from .resolve import Owners, SitePackages, is_own, preloads, resolve
 from .scan import Binding, Import, scan
 
@@ -97,7 +98,8 @@ def analyze(
         raise TypeError(f"a function is needed, not {fn!r}")
     names = tuple(sorted(m.__name__ if isinstance(m, ModuleType) else m for m in modules))
     asked = tuple(sorted(packages))
-    return _analyses.get(fn, (asked, names), lambda: _analyze(fn, asked, names))
+    learned = remembered(fn)
+    return _analyses.get(fn, (asked, names, learned), lambda: _analyze(fn, asked, names, learned))
 
 
 def imported_ahead(fn: Callable[..., object]) -> tuple[str, ...]:
@@ -116,12 +118,16 @@ def _imported_ahead(
 
 
 def _analyze(
-    fn: Callable[..., object], packages: tuple[str, ...], modules: tuple[str, ...]
+    fn: Callable[..., object],
+    packages: tuple[str, ...],
+    modules: tuple[str, ...],
+    learned: tuple[str, ...],
 ) -> tuple[Dependencies, tuple[Binding, ...]]:
     known = installed(sys.path)
     scanned = scan([fn], own=_ownership(known))
-    asked = (Import(module, "modules=") for module in modules)
-    found = resolve([*scanned.imports, *asked], known, packages=_requirements(packages, known))
+    added = [Import(module, "modules=") for module in modules]
+    added += [Import(module, "an earlier call, at run time", optional=True) for module in learned]
+    found = resolve([*scanned.imports, *added], known, packages=_requirements(packages, known))
     dependencies = Dependencies(
         found.modules, found.distributions, found.local, found.missing, found.preload
     )
