@@ -246,11 +246,12 @@ class Call:
     def begin(self, attempt: int, node: str, allocation: Resources) -> None:
         """Note that an attempt was given to a node."""
         self.attempt = attempt
-        started = (attempt, node, allocation, None, "running")
-        earlier = self.attempts
-        if earlier and earlier[-1][0] == attempt:  # it came back unstarted
-            earlier = earlier[:-1]
-        self.attempts = (*earlier, started)
+        self.attempts = (*self.attempts, (attempt, node, allocation, None, "running"))
+
+    def take_back(self, attempt: int) -> None:
+        """Note that an attempt did not start on the node it was given to."""
+        if self.attempts and self.attempts[-1][0] == attempt:
+            self.attempts = self.attempts[:-1]
 
     def end(self, usage: Usage | None, outcome: str) -> None:
         """Note how the running attempt ended."""

@@ -310,6 +310,7 @@ class Scheduler:
         call = self._current(link, returned.invocation, returned.attempt)
         if call is not None:
             call.state = "waiting"
+            call.take_back(returned.attempt)
             self._turns.post(event.Returned(call.id, returned.attempt, self._turns.now()))
 
     def item_arrived(self, link: Link, item: wire.Item, parts: list[Buffer]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import operator
 import sqlite3
 import threading
 import time
@@ -52,6 +53,9 @@ _READING_COLUMNS = (
 _RESULT_COLUMNS = (
     "key", "category", "run", "made", "size", "lengths", "data", "file", "digest",
 )  # fmt: skip
+
+_used = operator.attrgetter(*USAGE_NAMES)
+_UNUSED = (None,) * len(USAGE_NAMES)
 
 _ERROR_KEPT = 2_000  # characters of a message
 
@@ -234,6 +238,8 @@ class Writer:
     def _write_calls(self, connection: sqlite3.Connection, calls: Sequence[CallEntry]) -> None:
         invocations = []
         attempts: list[_Row] = []
+        last: Resources | None = None  # mostly calls have the same, and it is one object
+        allocated: _Row = ()
         for call in calls:
             category = self._category(connection, call.category, call.code)
             error = None if call.error is None else describe_error(call.error)
@@ -244,21 +250,20 @@ class Writer:
                 )
             )  # fmt: skip
             for number, node, allocation, usage, outcome in call.attempts:
-                if usage is None:
-                    used: _Row = (None,) * len(USAGE_NAMES)
-                else:
-                    used = tuple(getattr(usage, name) for name in USAGE_NAMES)
+                used: _Row = _UNUSED
+                if usage is not None:
+                    used = _used(usage)
                     self._note_clock(node, call.ended - usage.start - usage.wall_time, usage.start)
-                attempts.append(
-                    (self.run, call.number, number, node, outcome, *_finite(allocation), *used)
-                )
+                if allocation is not last:
+                    last, allocated = allocation, _finite(allocation)
+                attempts.append((self.run, call.number, number, node, outcome, *allocated, *used))
         _insert_all(connection, "invocation", _INVOCATION_COLUMNS, invocations)
         _insert_all(connection, "attempt", ATTEMPT_COLUMNS, attempts)
 
     def _note_clock(self, node: str, behind: float, start: float) -> None:
         """Note how far a node's clock can be behind this one at most: the least that was seen."""
-        if start > 0:
-            self._clocks[node] = min(behind, self._clocks.get(node, math.inf))
+        if start > 0 and behind < self._clocks.get(node, math.inf):
+            self._clocks[node] = behind
 
     def _category(self, connection: sqlite3.Connection, name: str, code: str) -> int:
         known = self._categories.get((name, code))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import afarm
@@ -18,9 +19,12 @@ _T = TypeVar("_T")
 class AfarmPeer(Peer):
     """A farm of one node with two cores: this machine, or one reached by SSH on loopback."""
 
-    def __init__(self, isolation: str = "auto", transport: str = "local") -> None:
+    def __init__(
+        self, isolation: str = "auto", transport: str = "local", *, record: Path | None = None
+    ) -> None:
         self._isolation = isolation
         self._over_ssh = transport == "ssh"
+        self._record = record
         self._server: Server | None = None
         self._runner = asyncio.Runner()
         self._whole: afarm.Farm | None = None
@@ -35,7 +39,9 @@ class AfarmPeer(Peer):
             self._server = Server()
             self._server.start()
             node = afarm.SSHNode(self._server.alias, config=str(self._server.config), cores=WORKERS)
-        self._whole = afarm.Farm([node], isolation=self._isolation, progress=False)
+        self._whole = afarm.Farm(
+            [node], isolation=self._isolation, record=self._record, progress=False
+        )
         await self._whole.open()
         self.farm = self._whole.options(cores=1, memory="256 MiB")
         await asyncio.gather(*(self.farm.submit(len, "") for _ in range(WORKERS)))

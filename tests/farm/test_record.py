@@ -182,3 +182,11 @@ async def test_a_sizer_that_fails_to_tell_costs_only_what_it_knows(
         assert await farm.submit(do.add, 1) == 2
     assert "the sizer's state is not kept" in caplog.text
     assert query(path, "SELECT outcome FROM invocations") == [{"outcome": "returned"}]
+
+
+async def test_only_attempts_that_began_are_in_the_record(path: Path) -> None:
+    async with farm_with(path, isolation="reuse") as farm:
+        await asyncio.gather(*(farm.submit(do.add, number) for number in range(2000)))
+    assert query(path, "SELECT DISTINCT outcome FROM attempt") == [{"outcome": "returned"}]
+    [count] = query(path, "SELECT count(*) AS attempts, count(DISTINCT number) AS n FROM attempt")
+    assert count == {"attempts": 2000, "n": 2000}
