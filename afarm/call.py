@@ -15,6 +15,7 @@ from ._wire.payloads import Buffer
 from .errors import SerializationError
 from .payload import Arguments, Packed, PickledFunction, load
 from .resources import Resources, Usage
+from .software import NOTHING_ADDED, Added
 
 if TYPE_CHECKING:
     from .link import Link
@@ -157,6 +158,7 @@ class Target:
         software: The environment, once that has been found out.
         settings: JSON for the worker.
         retry_on: Exceptions after which an invocation is tried again.
+        added: What the user wants to be taken along with the function.
         code: A digest of the function's code; empty where no record is kept.
     """
 
@@ -167,6 +169,7 @@ class Target:
     settings: str
     retry_on: tuple[type[BaseException], ...]
     code: str = ""
+    added: Added = NOTHING_ADDED
     request: Request | None = None
     software: Software | None = None
 

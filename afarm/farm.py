@@ -22,6 +22,7 @@ from .errors import FarmError, NodeError, NoNodesError, SerializationError
 from .invocation import Invocation, Ref
 from .iteration import STREAM_AHEAD, Stream
 from .iteration import Mapping as MapInProgress
+from .laid import Files, LaidFiles
 from .options import CallOptions, check_isolation, check_options, check_retries
 from .payload import Arguments, category_of, dump_arguments
 from .payload.arguments import dump
@@ -128,6 +129,7 @@ class Farm:
             isolation=check_isolation(isolation), retries=check_retries(retries), priority=0.0
         )
         self._targets: dict[tuple[int, bool], Target] = {}
+        self._laid: LaidFiles | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(node.name for node in self._life.nodes[:4])
@@ -292,15 +294,21 @@ class Farm:
         stream: bool = False,
     ) -> tuple[Call, Invocation[Any]]:
         scheduler = self._scheduler()
+        problem = self._look_at_files(scheduler) if self._options.files else None
         target = self._targets.get((id(fn), stream))
         if target is None or target.function() is not fn:
             target = self._new_target(fn, stream)
         try:
+            if problem is not None:
+                raise problem
             pickled = scheduler.functions.pickle(fn)
             if arguments is None:
                 arguments = dump_arguments(args, kwargs)
             if arguments.refs:
                 _check_refs(arguments.refs, scheduler)
+            if self._laid is not None:
+                for file in self._laid:
+                    arguments.add_ref(file)
         except FarmError as exc:
             call = Call(next(scheduler.numbers), target, None, Arguments())
             invocation: Invocation[Any] = Invocation(call, scheduler)
@@ -312,6 +320,17 @@ class Farm:
         invocation = Invocation(call, scheduler)
         scheduler.submit(call)
         return call, invocation
+
+    def _look_at_files(self, scheduler: Scheduler) -> FarmError | None:
+        """Note what the files of this view are now; return what is wrong with one."""
+        if self._laid is None:
+            self._laid = LaidFiles(self._options.files or {}, scheduler)
+        try:
+            if self._laid.refresh():
+                self._targets.clear()  # they name the blobs of the files
+        except FarmError as exc:
+            return exc
+        return None
 
     def _scheduler(self) -> Scheduler:
         """Return the scheduler if calls can be taken now and here."""
@@ -349,8 +368,11 @@ class Farm:
                 priority=options.priority or 0.0,
                 node=options.node,
             ),
-            settings=options.settings(STREAM_AHEAD if stream else None),
+            settings=options.settings(
+                STREAM_AHEAD if stream else None, self._laid.blobs() if self._laid else None
+            ),
             retry_on=options.retry_on or (),
+            added=options.added,
             code=code,
         )
         if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):
@@ -423,6 +445,9 @@ class Farm:
         priority: float | None = None,
         env: Mapping[str, str] | None = None,
         cwd: str | os.PathLike[str] | None = None,
+        packages: Sequence[str] | None = None,
+        modules: Sequence[str | types.ModuleType] | None = None,
+        files: Files | None = None,
     ) -> Farm:
         """Return a view of this farm with these settings for its calls. Views nest.
 
@@ -442,6 +467,12 @@ class Farm:
             priority: Higher ones start first.
             env: Environment variables.
             cwd: The working directory, instead of an empty one that is removed afterwards.
+            packages: Installed distributions to take along though nothing seen imports them:
+                plug-ins, extras: ``"pandas[parquet]"``.
+            modules: Modules to take along, the user's own too.
+            files: Paths, or paths by name, of files and folders that each call finds in its
+                directory, to be read. Each node is sent a file once, and again when it has
+                changed.
 
         Raises:
             ValueError, TypeError: If a setting makes no sense; says which.
@@ -462,10 +493,14 @@ class Farm:
             priority=priority,
             env=env,
             cwd=cwd,
+            packages=packages,
+            modules=modules,
+            files=files,
         )
         view = copy.copy(self)
         view._options = self._options.under(stated)
         view._targets = {}
+        view._laid = None
         return view
 
     # --- objects

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from ._agent import references
+from ._wire.payloads import Buffer, join
 from .call import IN_THREAD, Attempt, Call, Unopened
 from .errors import SerializationError
 from .payload import Arguments, Packed, Passed, load
@@ -153,6 +154,10 @@ class Ref(Passed, Generic[T]):
     def _pass(self, arguments: Arguments) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         arguments.add_ref(self)
         return references.ref, (self.blob,)
+
+    def pieces(self) -> Sequence[Buffer]:
+        """Return what is sent: the pickle and its buffers, as one blob that describes itself."""
+        return join(self.packed.parts())
 
     def _load(self) -> T:
         return cast("T", load(self.packed.parts()))

@@ -7,10 +7,13 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from types import ModuleType
 from typing import Any
 
 from ._core.request import ISOLATIONS
+from .laid import Files, named_files
 from .resources import Resources, parse_bytes
+from .software import Added
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,22 +32,31 @@ class CallOptions:
     priority: float | None = None
     env: Mapping[str, str] | None = None
     cwd: str | None = None
+    added: Added = field(default_factory=Added)
+    files: Mapping[str, str] | None = None
 
     def under(self, inner: CallOptions) -> CallOptions:
         """Return these options with what a nested view states instead."""
         changed: dict[str, Any] = {
             each.name: value
             for each in fields(self)
-            if each.name not in ("stated", "env")
+            if each.name not in ("stated", "env", "added", "files")
             and (value := getattr(inner, each.name)) is not None
         }
         changed["stated"] = inner.stated.over(self.stated)
-        if inner.env is not None:
-            changed["env"] = {**(self.env or {}), **inner.env}
+        changed["added"] = self.added.also(inner.added)
+        for name in ("env", "files"):
+            if getattr(inner, name) is not None:
+                changed[name] = {**(getattr(self, name) or {}), **getattr(inner, name)}
         return replace(self, **changed)
 
-    def settings(self, stream: int | None) -> str:
-        """Return what the worker must know, as JSON; empty if there is nothing."""
+    def settings(self, stream: int | None, blobs: Mapping[str, int] | None = None) -> str:
+        """Return what the worker must know, as JSON; empty if there is nothing.
+
+        Args:
+            stream: How many items of a stream may be ahead of the caller.
+            blobs: The blob of each of the files.
+        """
         found: dict[str, object] = {}
         if self.env:
             found["env"] = dict(self.env)
@@ -52,6 +64,8 @@ class CallOptions:
             found["cwd"] = self.cwd
         if stream is not None:
             found["stream"] = stream
+        if blobs:
+            found["files"] = dict(blobs)
         return json.dumps(found) if found else ""
 
 
@@ -72,6 +86,9 @@ def check_options(
     priority: float | None,
     env: Mapping[str, str] | None,
     cwd: str | os.PathLike[str] | None,
+    packages: Sequence[str] | None,
+    modules: Sequence[str | ModuleType] | None,
+    files: Files | None,
 ) -> CallOptions:
     """Return the options, or say which is wrong.
 
@@ -79,6 +96,11 @@ def check_options(
         ValueError: If a value is not possible.
         TypeError: If it is of the wrong type.
     """
+    if files and cwd is not None:
+        raise ValueError(
+            "files= are laid into a scratch directory of the call's own, cwd= names another: "
+            "state one of them"
+        )
     return CallOptions(
         category=_text("category", category),
         stated=Resources(
@@ -97,6 +119,8 @@ def check_options(
         priority=_finite("priority", priority),
         env=_environment(env),
         cwd=None if cwd is None else _text("cwd", os.fspath(cwd)),
+        added=Added(_names("packages", packages), _names("modules", modules)),
+        files=None if files is None else named_files(files),
     )
 
 
@@ -179,3 +203,15 @@ def _environment(env: Mapping[str, str] | None) -> Mapping[str, str] | None:
         if "=" in name or "\0" in name + value:
             raise ValueError(f"env cannot hold {name!r}={value!r}")
     return dict(env)
+
+
+def _names(option: str, values: Sequence[str | ModuleType] | None) -> tuple[str, ...]:
+    if values is None:
+        return ()
+    if isinstance(values, (str, ModuleType)):
+        values = (values,)
+    names = [each.__name__ if isinstance(each, ModuleType) else each for each in values]
+    for name in names:
+        if not isinstance(name, str) or not name:
+            raise TypeError(f"{option} are names, not {name!r}")
+    return tuple(sorted(set(names)))

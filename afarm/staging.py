@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ._core import actions as do
 from ._core import events as event
 from ._wire import messages as wire
-from ._wire.payloads import INLINE, Buffer, join, pack_layout
+from ._wire.payloads import INLINE, Buffer, pack_layout
 from .call import Call, Target
 from .errors import InvocationError
 from .link import Link
@@ -85,7 +85,7 @@ class Staging:
         """
         function = target.held
         assert function is not None
-        software = await self._library.find(function, ship=ship)
+        software = await self._library.find(function, ship=ship, added=target.added)
         if target.request is None:  # or another of its calls was faster
             target.software = software
             target.request = replace(target.proto, environment=software.id)
@@ -169,7 +169,7 @@ class Staging:
         if call.arguments is not None and call.arguments.refs:
             for ref in call.arguments.refs:
                 if ref.blob not in known:
-                    pieces = join(ref.packed.parts())
+                    pieces = ref.pieces()
                     size = sum(memoryview(piece).nbytes for piece in pieces)
                     link.send_blob(wire.Blob(ref.blob, size, "", "object", ""), pieces)
 

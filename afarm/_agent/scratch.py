@@ -57,6 +57,14 @@ class Scratch:
         return size
 
 
+def lay(name: str, path: str) -> None:
+    """Let a file be found under a name in the current folder: a link to what all calls read."""
+    folder = os.path.dirname(name)
+    if folder:
+        os.makedirs(folder, exist_ok=True)
+    os.symlink(path, name)
+
+
 def has_precise_times(folder: str, rounds: int = 10) -> bool:
     """Return whether each change of a folder gets a time of change that no other has.
 

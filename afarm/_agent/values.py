@@ -54,7 +54,7 @@ class Values:
         """
         found = self._functions.get(blob)
         if found is None:
-            with open(self._path(blob), "rb") as file:
+            with open(self.path(blob), "rb") as file:
                 found = _Pickled(file.read())
         if type(found) is _Pickled:
             loaded: Callable[..., Any] = pickle.loads(found.data)
@@ -113,7 +113,7 @@ class Values:
     def blob(self, blob: int) -> Any:
         """Return a put object; see `references`."""
         if blob not in self._objects:
-            parts = split(_mapped(self._path(blob)))
+            parts = split(_mapped(self.path(blob)))
             self._objects[blob] = pickle.loads(parts[0], buffers=parts[1:])
         return self._objects[blob]
 
@@ -122,7 +122,8 @@ class Values:
         for blob in [each for each in self._objects if each not in kept]:
             del self._objects[blob]
 
-    def _path(self, blob: int) -> str:
+    def path(self, blob: int) -> str:
+        """Return the file of a blob."""
         return os.path.join(self._folder, str(blob))
 
 

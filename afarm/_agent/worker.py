@@ -39,7 +39,7 @@ from .page import (
     WITHDRAWN_TO,
 )
 from .results import Payload, dump_failure, dump_result
-from .scratch import Scratch
+from .scratch import Scratch, lay
 from .streams import Stream, UnpicklableItem
 from .values import Disconnected, Values
 
@@ -211,6 +211,7 @@ class _Call:
         self._environment: dict[str, str] = settings.get("env") or {}
         self._cwd: str | None = settings.get("cwd")
         self._stream: int | None = settings.get("stream")
+        self._files: dict[str, int] = settings.get("files") or {}
 
     def perform(self) -> None:
         """Run the call; afterwards `outcome`, `payload` and `finding` say what became of it.
@@ -259,6 +260,8 @@ class _Call:
     def _load(self, groups: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         worker = self._worker
         worker._scratch.enter()
+        for name, blob in self._files.items():
+            lay(name, worker._values.path(blob))
         if self._environment:
             os.environ.update(self._environment)
         if self._cwd:

@@ -8,7 +8,6 @@ with the function from the next analysis on.
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from types import CodeType
 
+from ..payload.content import code_digest, unwrapped
 from .bundle import Bundle, cache_folder, pack
 from .files import SourceTree
 from .installed import Distribution, installed
@@ -85,25 +85,9 @@ def remembered(fn: Callable[..., object], *, cache: Path | None = None) -> tuple
 
 def _path(fn: Callable[..., object], cache: Path | None) -> Path | None:
     """Return the file of what a function asked for; ``None`` for what has no code of its own."""
-    while isinstance(fn, functools.partial):
-        fn = fn.func
-    code = getattr(fn, "__code__", None)
-    if not isinstance(code, CodeType):
+    if not isinstance(getattr(unwrapped(fn), "__code__", None), CodeType):
         return None
-    digest = hashlib.sha256(str(getattr(fn, "__module__", "")).encode())
-    _add_code(digest.update, code)
+    module = getattr(unwrapped(fn), "__module__", "")
+    name = hashlib.sha256(f"{module} {code_digest(fn)}".encode("utf-8", "surrogateescape"))
     folder = (cache_folder() if cache is None else cache).parent / "learned"
-    return folder / f"{digest.hexdigest()}.json"
-
-
-def _add_code(add: Callable[[bytes], object], code: CodeType) -> None:
-    """Add what makes a function another one, but not where it stands."""
-    add(repr((code.co_qualname, code.co_names)).encode("utf-8", "surrogateescape"))
-    add(code.co_code)
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            _add_code(add, constant)
-        else:
-            # The order of a set of strings is another one in each process.
-            text = sorted(map(repr, constant)) if isinstance(constant, frozenset) else constant
-            add(repr(text).encode("utf-8", "surrogateescape"))
+    return folder / f"{name.hexdigest()}.json"
