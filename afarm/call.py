@@ -19,6 +19,7 @@ from .software import NOTHING_ADDED, Added
 
 if TYPE_CHECKING:
     from .link import Link
+    from .memo import Question
     from .software import Software
 
 _AttemptRow = tuple[int, str, Resources, "Usage | None", str]
@@ -160,6 +161,7 @@ class Target:
         retry_on: Exceptions after which an invocation is tried again.
         added: What the user wants to be taken along with the function.
         code: A digest of the function's code; empty where no record is kept.
+        environment: A digest of the software, once a call was looked for in a record.
     """
 
     function: Callable[[], Callable[..., Any] | None]
@@ -170,6 +172,7 @@ class Target:
     retry_on: tuple[type[BaseException], ...]
     code: str = ""
     added: Added = NOTHING_ADDED
+    environment: str = ""
     request: Request | None = None
     software: Software | None = None
 
@@ -193,6 +196,7 @@ class Call:
         ended: The last attempt's end and its payload.
         error: What is to be raised instead of what the end itself says.
         stream: Its items, if it is a stream.
+        memo: Whether it was made before, if that is asked.
     """
 
     __slots__ = (
@@ -206,6 +210,7 @@ class Call:
         "future",
         "id",
         "link",
+        "memo",
         "output",
         "passed",
         "state",
@@ -235,6 +240,7 @@ class Call:
         self.ended: tuple[wire.Ended, list[Buffer]] | None = None
         self.error: BaseException | None = None
         self.stream: StreamState | None = None
+        self.memo: Question | None = None
 
     @property
     def category(self) -> str:

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import weakref
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from . import outcome
@@ -145,6 +145,36 @@ class Completions:
 
     def _return(self, call: Call, parts: list[Buffer]) -> None:
         """Resolve a call's future with its result, unpickled if anybody here asks for it."""
+        if call.memo is not None and not call.memo.recalled:
+            self._turns.spawn(self._keep(call, parts))
+        else:
+            self._resolve(call, parts)
+
+    async def _keep(self, call: Call, parts: list[Buffer]) -> None:
+        """Keep a result before its caller can change it."""
+        assert self._recorder is not None
+        await self._recorder.keep(call, parts)
+        self._resolve(call, parts)
+
+    async def recall(self, call: Call, parts: Sequence[Buffer]) -> bool:
+        """Resolve a call with an earlier one's result; return whether that can be unpickled."""
+        assert call.memo is not None
+        try:
+            value = await asyncio.to_thread(load, parts)
+        except Exception as exc:  # whatever a __setstate__ of the user's raises
+            log.warning("%s is run again: its result cannot be unpickled: %r", call.category, exc)
+            return False
+        call.memo.recalled = True
+        if call.takers is not None:
+            self._give_bytes(call, Packed.of_parts(parts))
+        if call.future is not None and not call.future.done():
+            self.tally.returned += 1
+            call.future.set_result(value)
+        self.discard(call)
+        return True
+
+    def _resolve(self, call: Call, parts: list[Buffer]) -> None:
+        """Give a result to those who want it."""
         future = call.future
         taken = call.takers is not None
         if taken:
@@ -242,6 +272,6 @@ class Completions:
         if call.stream is not None:
             call.stream.wake()
         call.takers = call.passed = call.arguments = call.future = call.link = None
-        call.function = call.error = call.ended = None
+        call.function = call.error = call.ended = call.memo = None
         if not self.calls and self._idle is not None and not self._idle.done():
             self._idle.set_result(None)

@@ -34,6 +34,7 @@ from .transport.hosts import NodeSpec, expand
 from .views import NodeInfo
 
 if TYPE_CHECKING:
+    from .memo import Question
     from .recording import Recording
 
 T = TypeVar("T")
@@ -317,6 +318,8 @@ class Farm:
         call = Call(next(scheduler.numbers), target, pickled, arguments)
         if stream:
             call.stream = StreamState()
+        elif self._options.memo:
+            call.memo = self._ask(fn, args, kwargs, call)
         invocation = Invocation(call, scheduler)
         scheduler.submit(call)
         return call, invocation
@@ -331,6 +334,28 @@ class Farm:
         except FarmError as exc:
             return exc
         return None
+
+    def _ask(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], call: Call
+    ) -> Question:
+        """Return the question whether a call was made before."""
+        from .memo import ask
+
+        assert call.function is not None
+        assert call.arguments is not None
+        question = ask(
+            fn,
+            args,
+            kwargs,
+            pickled=call.function,
+            arguments=call.arguments,
+            settings=self._options.settings(None),
+        )
+        if self._laid is not None:
+            for name, file in zip(self._laid.blobs(), self._laid, strict=True):
+                question.content.add(name)
+                question.content.refer(file)
+        return question
 
     def _scheduler(self) -> Scheduler:
         """Return the scheduler if calls can be taken now and here."""
@@ -444,6 +469,7 @@ class Farm:
         node: str | None = None,
         priority: float | None = None,
         env: Mapping[str, str] | None = None,
+        memo: bool | None = None,
         cwd: str | os.PathLike[str] | None = None,
         packages: Sequence[str] | None = None,
         modules: Sequence[str | types.ModuleType] | None = None,
@@ -466,6 +492,10 @@ class Farm:
             node: The name of the only node to run on.
             priority: Higher ones start first.
             env: Environment variables.
+            memo: Whether a call that was made before, by this farm or an earlier one with the
+                same record, is not made again: one of the same function, with the same
+                arguments, packages and own modules. Only for functions whose result depends on
+                nothing else. Items of streams are not kept.
             cwd: The working directory, instead of an empty one that is removed afterwards.
             packages: Installed distributions to take along though nothing seen imports them:
                 plug-ins, extras: ``"pandas[parquet]"``.
@@ -492,11 +522,17 @@ class Farm:
             node=node,
             priority=priority,
             env=env,
+            memo=memo,
             cwd=cwd,
             packages=packages,
             modules=modules,
             files=files,
         )
+        if memo and self._life.recording is None:
+            raise ValueError(
+                "memo=True keeps results in the farm's record, and this farm has none: "
+                "Farm(record='farm.db')"
+            )
         view = copy.copy(self)
         view._options = self._options.under(stated)
         view._targets = {}

@@ -31,6 +31,7 @@ class CallOptions:
     node: str | None = None
     priority: float | None = None
     env: Mapping[str, str] | None = None
+    memo: bool | None = None
     cwd: str | None = None
     added: Added = field(default_factory=Added)
     files: Mapping[str, str] | None = None
@@ -85,6 +86,7 @@ def check_options(
     node: str | None,
     priority: float | None,
     env: Mapping[str, str] | None,
+    memo: bool | None,
     cwd: str | os.PathLike[str] | None,
     packages: Sequence[str] | None,
     modules: Sequence[str | ModuleType] | None,
@@ -118,6 +120,7 @@ def check_options(
         node=_text("node", node),
         priority=_finite("priority", priority),
         env=_environment(env),
+        memo=None if memo is None else bool(memo),
         cwd=None if cwd is None else _text("cwd", os.fspath(cwd)),
         added=Added(_names("packages", packages), _names("modules", modules)),
         files=None if files is None else named_files(files),

@@ -19,10 +19,12 @@ from . import views
 from ._wire.payloads import Buffer
 from .call import Call
 from .errors import RecordError
+from .memo import Memo
 from .record import (
     CallEntry,
     LearnedSizes,
     NodeEntry,
+    Results,
     RunEntry,
     RunningEntry,
     SizeEntry,
@@ -69,6 +71,8 @@ class Recording:
         self._sizer_name = _name_of(sizer)
         self._sizer = sizer if isinstance(sizer, Remembering) else None
         self._writer: Writer | None = None
+        self._results = Results(self.path)
+        self._memo: Memo | None = None
         self._learned = LearnedSizes()
         self._primed: set[tuple[str, str]] = set()
         self._codes: dict[str, str] = {}  # the last of each category
@@ -90,7 +94,9 @@ class Recording:
             RecordError: If it cannot be used.
         """
         self._began = self._learned_at = time.time()
-        self._writer, self._learned = await asyncio.to_thread(self._open)
+        writer, self._learned = await asyncio.to_thread(self._open)
+        self._writer = writer
+        self._memo = Memo(self._results, writer)
 
     def _open(self) -> tuple[Writer, LearnedSizes]:
         """Open the record and read what was learned; blocks."""
@@ -132,6 +138,7 @@ class Recording:
         while self._fresh:
             self._write_learned(writer)
         await asyncio.to_thread(writer.close)
+        await asyncio.to_thread(self._results.close)
         if writer.unrecorded:
             log.warning(
                 "%d calls are not in the record %s: the disk could not follow",
@@ -156,8 +163,12 @@ class Recording:
         submitted = self._submitted.pop(call.id, now)
         if self._writer is None:
             return
+        memo = call.memo
+        if memo is not None and self._memo is not None:
+            self._memo.over(memo)
         future = call.future
-        outcome = "returned"
+        outcome = "returned" if memo is None or not memo.recalled else "recalled"
+        self._recalled += outcome == "recalled"
         error = None
         if future is not None:
             if future.cancelled():
@@ -176,10 +187,12 @@ class Recording:
 
     async def recall(self, call: Call) -> Sequence[Buffer] | None:
         """Return the result of a call that was made before, if it may be used again."""
-        return None
+        return await self._memo.recall(call) if self._memo is not None else None
 
     async def keep(self, call: Call, parts: Sequence[Buffer]) -> None:
         """Keep a result, before anybody can change its buffers."""
+        if self._memo is not None:
+            await self._memo.keep(call, parts)
 
     # --- what was learned
 

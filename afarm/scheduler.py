@@ -88,7 +88,7 @@ class Scheduler:
         assert call.function is not None
         assert call.arguments is not None
         self.staging.hold(call.function)
-        if call.target.request is None or call.arguments.invocations:
+        if call.target.request is None or call.arguments.invocations or call.memo is not None:
             self._turns.spawn(self._prepare(call))
         else:
             self._enter(call, call.target.request)
@@ -108,6 +108,8 @@ class Scheduler:
                 request = await self.staging.analyze(call.target, ship=ship)
             call.state = "waiting"
             await take_arguments(call)
+            if call.memo is not None and await self._recall(call):
+                return
         except asyncio.CancelledError:
             if call.future is not None:
                 call.future.cancel()
@@ -118,6 +120,13 @@ class Scheduler:
             return
         if call.id in self.calls:
             self._enter(call, request)
+
+    async def _recall(self, call: Call) -> bool:
+        """Resolve a call with the result of an earlier one; return whether there is one."""
+        if self._recorder is None:
+            return False
+        parts = await self._recorder.recall(call)
+        return parts is not None and await self._completions.recall(call, parts)
 
     def cancel(self, call: Call) -> None:
         """The caller does not want it any more; its process tree is ended."""

@@ -167,15 +167,35 @@ def dump(value: object) -> Packed:
     try:
         _Pickler(packed).finish(value)
     except Exception as exc:  # whatever a __reduce__ of the user's raises
-        raise SerializationError(
-            f"cannot pickle an object of type {type(value).__qualname__}: {exc}", part="object"
-        ) from exc
+        raise _not_picklable(value, exc) from exc
     if packed.invocations or packed.refs:
         raise SerializationError(
             "an Invocation or a Ref inside an object for put(): pass them as arguments instead",
             part="object",
         )
     return packed
+
+
+def _not_picklable(value: object, error: Exception) -> SerializationError:
+    return SerializationError(
+        f"cannot pickle an object of type {type(value).__qualname__}: {error}", part="object"
+    )
+
+
+def dump_into(arguments: Arguments, value: object) -> list[Buffer]:
+    """Return a value's pickle and its buffers; note in ``arguments`` what it refers to.
+
+    Raises:
+        SerializationError: If it cannot be pickled.
+    """
+    packed = Arguments()
+    packed.invocations, packed.refs = arguments.invocations, arguments.refs
+    try:
+        _Pickler(packed).finish(value)
+    except Exception as exc:  # whatever a __reduce__ of the user's raises
+        raise _not_picklable(value, exc) from exc
+    arguments.invocations, arguments.refs = packed.invocations, packed.refs
+    return packed.parts()
 
 
 def load(parts: Sequence[Buffer]) -> Any:

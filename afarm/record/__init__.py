@@ -42,16 +42,19 @@ from .entries import (
     SizeEntry,
     Snapshot,
 )
+from .results import BESIDE, Results, digest_of, open_parts
 from .schema import connect, connect_to_read
 from .sizes import Learned, LearnedSizes
 from .writer import Writer
 
 __all__ = [
+    "BESIDE",
     "CallEntry",
     "Learned",
     "LearnedSizes",
     "NodeEntry",
     "ResultEntry",
+    "Results",
     "RunEntry",
     "RunningEntry",
     "SizeEntry",
@@ -59,4 +62,6 @@ __all__ = [
     "Writer",
     "connect",
     "connect_to_read",
+    "digest_of",
+    "open_parts",
 ]

@@ -183,8 +183,12 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_to_read(path: Path, *, any_thread: bool = False) -> sqlite3.Connection:
     """Return a connection that only reads; blocks.
+
+    Args:
+        path: The record.
+        any_thread: Whether other threads will use it too, one at a time.
 
     Raises:
         RecordError: If there is no such file, or it is not a record.
@@ -193,7 +197,13 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
         raise RecordError(f"there is no record {path}: a farm makes it with Farm(record=...)")
     uri = path.absolute().as_uri() + "?mode=ro"
     try:
-        connection = sqlite3.connect(uri, uri=True, timeout=LOCK_TIMEOUT, isolation_level=None)
+        connection = sqlite3.connect(
+            uri,
+            uri=True,
+            timeout=LOCK_TIMEOUT,
+            isolation_level=None,
+            check_same_thread=not any_thread,
+        )
         [found] = connection.execute("PRAGMA application_id").fetchone()
     except sqlite3.Error as exc:
         raise RecordError(f"{path} is not a record of a farm: {exc}") from exc
