@@ -75,6 +75,9 @@ def _add_demo(commands: Any) -> None:
     _add_nodes(parser)
     parser.add_argument("--calls", type=_positive, metavar="N", help="how many calls to make")
     parser.add_argument("--quick", action="store_true", help="make each call a small one")
+    parser.add_argument(
+        "--record", metavar="FILE", help="keep a record; what it holds is not computed again"
+    )
     parser.set_defaults(run=run_demo)
 
 
@@ -126,7 +129,9 @@ def run_demo(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
 
     calls = arguments.calls or (demo.QUICK_CALLS if arguments.quick else demo.CALLS)
     try:
-        done = asyncio.run(demo.run(nodes, calls=calls, quick=arguments.quick))
+        done = asyncio.run(
+            demo.run(nodes, calls=calls, quick=arguments.quick, record=arguments.record)
+        )
     except demo.MissingInput as exc:
         print(f"afarm demo: {exc}", file=sys.stderr)
         return 1

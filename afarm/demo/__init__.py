@@ -37,6 +37,7 @@ class Run:
         capacities: What each node has, by name.
         failures: What went wrong, one line each.
         results: What the calls returned, in their order; ``None`` for those that failed.
+        recalled: How many of them an earlier run had left in the record.
     """
 
     seconds: float
@@ -45,6 +46,7 @@ class Run:
     capacities: dict[str, Resources]
     failures: Sequence[str]
     results: Sequence[Any]
+    recalled: int = 0
 
 
 async def run(
@@ -53,6 +55,7 @@ async def run(
     calls: int,
     quick: bool = False,
     progress: bool | None = True,
+    record: str | None = None,
 ) -> Run:
     """Make the calls of the plan on ``nodes`` and return what they used.
 
@@ -61,16 +64,19 @@ async def run(
         calls: How many calls to make.
         quick: Whether to make each of them small.
         progress: As in ``Farm(progress=)``.
+        record: As in ``Farm(record=)``; calls whose result is in it are not made again.
 
     Raises:
         MissingInput: If a package that ships the input is not installed.
         NoNodesError: If no node could be opened.
+        RecordError: If the record cannot be used.
     """
     planned = await asyncio.to_thread(make_plan, calls, quick=quick)
     began = time.monotonic()
-    async with afarm.Farm(nodes, progress=progress) as farm:
+    async with afarm.Farm(nodes, progress=progress, record=record) as farm:
         opened = time.monotonic() - began
-        views = {name: farm.options(category=name) for name in CATEGORIES}
+        memo = True if record is not None else None
+        views = {name: farm.options(category=name, memo=memo) for name in CATEGORIES}
         invocations = [
             views[call.category].submit(call.function, *call.arguments) for call in planned
         ]
@@ -88,6 +94,10 @@ async def run(
         capacities,
         _failures(planned, results),
         [None if isinstance(result, BaseException) else result for result in results],
+        sum(
+            not invocation.attempts and not isinstance(result, BaseException)
+            for invocation, result in zip(invocations, results, strict=True)
+        ),
     )
 
 
@@ -105,7 +115,9 @@ def report(done: Run, stream: TextIO | None = None) -> None:
     answered = len(done.results) - len(done.failures)
     print(
         f"{answered} of {len(done.results)} calls in {done.seconds:.1f} s"
-        f" (first node ready after {done.opened:.2f} s)\n",
+        f" (first node ready after {done.opened:.2f} s)"
+        + (f"\n{done.recalled} of them were in the record" if done.recalled else "")
+        + "\n",
         file=stream,
     )
     print(table(CATEGORY_HEADS, category_rows(done.tried)), end="\n\n", file=stream)
