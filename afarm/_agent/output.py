@@ -70,6 +70,7 @@ class Pipes:
 
     def __init__(self, readers: tuple[int, int], present: Callable[[], int], emit: Emit) -> None:
         self.readers = readers
+        self.ended: set[int] = set()  # readers that nobody writes to any more
         self._present = present
         self._emit = emit
         self._calls: deque[_Printed] = deque()  # that have printed and were not asked for
@@ -93,6 +94,8 @@ class Pipes:
             if data:
                 more |= len(data) == _READ
                 self._call(sequence).take(stream, data)
+            else:
+                self.ended.add(reader)
         return more
 
     def _call(self, sequence: int) -> _Printed:

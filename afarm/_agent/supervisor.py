@@ -317,7 +317,8 @@ class Supervisor:
                 usage = most(usage, Usage(disk=left, wall_time=usage.wall_time))
             remove(worker.folder)
         for reader in worker.pipes.readers:
-            self._poll.unregister(reader)
+            with contextlib.suppress(KeyError):  # it had ended before
+                self._poll.unregister(reader)
         worker.pipes.close()
         del self._workers[worker.number]
         self._send(
@@ -378,6 +379,9 @@ class Supervisor:
         for worker in self._workers.values():
             if descriptor in worker.pipes.readers:
                 worker.pipes.read()
+                if descriptor in worker.pipes.ended:
+                    # The worker ends, and until it has, this would be ready all the time.
+                    self._poll.unregister(descriptor)
                 if worker.pipes.waiting and not worker.printed_at:
                     worker.printed_at = now
                 return

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib
+import importlib.machinery
 import io
 import json
 import os
@@ -19,8 +19,9 @@ import types
 from dataclasses import dataclass, field
 
 from .._monitor.proc import read_status
+from .._wire.codec import write_ahead
 from .._wire.frames import Fragment, FrameReader
-from .._wire.messages import Message, decode, encode
+from .._wire.messages import Ended, Message, Run, decode, encode
 from . import by_value, internal, system
 from .page import Page
 from .supervisor import Place, Supervisor
@@ -31,6 +32,13 @@ _NOT_FORK_SAFE = ("polars", "grpc", "cupy", "pycuda", "jax", "tensorflow", "ray"
 
 # Their threads wait for work, hold no lock meanwhile, and are made anew in the child.
 _SAFE_THREADS = frozenset({"numpy", "scipy", "openblas"})
+
+
+# What supervisors and workers say and hear for each call.
+_SPOKEN = (
+    Run, Ended, internal.Function, internal.Watch, internal.Settle, internal.Settled,
+    internal.WorkerReady, internal.WorkerGone,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +110,10 @@ class Template:
         # in each worker that is forked for one call.
         by_value.pickler()
         notes = [note for name in plan.preload if (note := _preload(name))]
+        # A name that is nowhere: what lies in the folders of the path is known from then on,
+        # and no worker has to list them for itself.
+        importlib.machinery.PathFinder.find_spec("afarm_nowhere")
+        write_ahead(_SPOKEN)
         unsafe = _why_not_to_fork()
         gc.collect()
         gc.freeze()

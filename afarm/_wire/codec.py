@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from enum import IntEnum
 from functools import lru_cache
@@ -265,14 +265,15 @@ class Codec:
         self.decode: Callable[[int, bytes], Any] = self._first_decode
 
     def _first_encode(self, message: Any) -> bytes:
-        self._write()
+        self.write()
         return self.encode(message)
 
     def _first_decode(self, subject: int, body: bytes) -> Any:
-        self._write()
+        self.write()
         return self.decode(subject, body)
 
-    def _write(self) -> None:
+    def write(self) -> None:
+        """Write both functions, which takes 0.5 ms."""
         cls: Any = self.new
         source = _Source(cls, self.enums)
         text = f"{source.encoder(cls.kind)}\n{source.decoder()}"
@@ -284,6 +285,12 @@ def wire_enum(cls: type[_E]) -> type[_E]:
     """Let fields of messages be of this enumeration."""
     Codec.enums[cls.__name__] = cls
     return cls
+
+
+def write_ahead(classes: Iterable[type[Message]]) -> None:
+    """Write what encodes and decodes these, for all processes that are forked from this one."""
+    for each in classes:
+        KINDS[each.kind].write()
 
 
 def encode(message: Message) -> bytes:
