@@ -25,10 +25,12 @@ from .iteration import Mapping as MapInProgress
 from .laid import Files, LaidFiles
 from .options import CallOptions, check_isolation, check_options, check_retries
 from .payload import Arguments, category_of, dump_arguments
-from .payload.arguments import dump
+from .payload.arguments import NO_NEEDS, dump
 from .payload.content import code_digest
+from .payload.needs import Need
 from .scheduler import Scheduler
 from .sizing import Sizer
+from .software import Added
 from .tally import Stats
 from .transport.hosts import NodeSpec, expand
 from .views import NodeInfo
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger("afarm")
+
+# Of the needs of a function's arguments, so many are analysed ahead. Where they are of new
+# code each time, what they import is left to the nodes' import hook.
+MOST_NEEDS = 1000
 
 
 class _Life:
@@ -310,6 +316,9 @@ class Farm:
             if self._laid is not None:
                 for file in self._laid:
                     arguments.add_ref(file)
+            known = target.added.carried
+            if arguments.needs and not arguments.needs <= known and len(known) < MOST_NEEDS:
+                target = self._new_target(fn, stream, known | arguments.needs)
         except FarmError as exc:
             call = Call(next(scheduler.numbers), target, None, Arguments())
             invocation: Invocation[Any] = Invocation(call, scheduler)
@@ -365,7 +374,16 @@ class Farm:
         assert life.scheduler is not None
         return life.scheduler
 
-    def _new_target(self, fn: Callable[..., Any], stream: bool) -> Target:
+    def _new_target(
+        self, fn: Callable[..., Any], stream: bool, carried: frozenset[Need] = NO_NEEDS
+    ) -> Target:
+        """Return how a function is to be called in this view.
+
+        Args:
+            fn: The function.
+            stream: Whether it is a generator whose items are wanted.
+            carried: What its arguments have needed so far.
+        """
         if not callable(fn):
             raise TypeError(f"submit() takes a function and its arguments, not {fn!r}")
         options = self._options
@@ -397,7 +415,7 @@ class Farm:
                 STREAM_AHEAD if stream else None, self._laid.blobs() if self._laid else None
             ),
             retry_on=options.retry_on or (),
-            added=options.added,
+            added=options.added.also(Added(carried=carried)),
             code=code,
         )
         if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):

@@ -13,6 +13,7 @@ from .call import IN_THREAD, Attempt, Call, Unopened
 from .errors import SerializationError
 from .payload import Arguments, Packed, Passed, load
 from .payload.arguments import dump
+from .payload.needs import Need
 from .resources import Usage
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Ref(Passed, Generic[T]):
 
     __slots__ = ("__weakref__", "blob", "owner", "packed")
 
-    def __init__(self, blob: int, packed: Packed, owner: Scheduler) -> None:
+    def __init__(self, blob: int, packed: Arguments, owner: Scheduler) -> None:
         self.blob = blob
         self.packed = packed
         self.owner = owner
@@ -154,6 +155,9 @@ class Ref(Passed, Generic[T]):
     def _pass(self, arguments: Arguments) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         arguments.add_ref(self)
         return references.ref, (self.blob,)
+
+    def _needs(self) -> frozenset[Need]:
+        return self.packed.needs
 
     def pieces(self) -> Sequence[Buffer]:
         """Return what is sent: the pickle and its buffers, as one blob that describes itself."""

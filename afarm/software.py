@@ -10,27 +10,32 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .payload.needs import Need
+
 if TYPE_CHECKING:
     from .environments import Environment
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What the user wants to be taken along with a function.
+    """What is to be taken along with a function though it does not refer to it.
 
     Attributes:
-        packages: Distributions, as requirements: ``"pandas[parquet]"``; sorted.
-        modules: Modules; sorted.
+        packages: Distributions that the user named, as requirements: ``"pandas[parquet]"``; sorted.
+        modules: Modules that the user named; sorted.
+        carried: What its arguments need.
     """
 
     packages: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
+    carried: frozenset[Need] = frozenset()
 
     def also(self, other: Added) -> Added:
         """Return both together."""
         return Added(
             tuple(sorted({*self.packages, *other.packages})),
             tuple(sorted({*self.modules, *other.modules})),
+            self.carried | other.carried,
         )
 
 
@@ -127,8 +132,10 @@ def _look_at(
     # should wait for who has not submitted anything yet.
     from .environments import Environment, analyze, imported_ahead
 
-    if not ship and added == NOTHING_ADDED:
+    if not ship and not added.packages and not added.modules:
         return Environment.in_place(imported_ahead(function)), None
-    dependencies = analyze(function, packages=added.packages, modules=added.modules)
+    dependencies = analyze(
+        function, packages=added.packages, modules=added.modules, carried=added.carried
+    )
     in_place = Environment.in_place(dependencies.preload)
     return in_place, Environment.shipped(dependencies) if ship else None

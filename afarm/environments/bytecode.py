@@ -51,36 +51,39 @@ class CodeFacts:
 
     Attributes:
         imports: In the order of the code.
-        names: Global names, each with the attributes looked up on it at once:
-            ``("np", "linalg", "norm")``.
+        names: Global names, each with the attributes looked up on it at once, and the line
+            where that is seen first: ``(("np", "linalg", "norm"), 12)``.
     """
 
     imports: tuple[ImportSite, ...]
-    names: tuple[tuple[str, ...], ...]
+    names: tuple[tuple[tuple[str, ...], int], ...]
 
 
 @lru_cache(maxsize=4096)
 def read_code(code: CodeType) -> CodeFacts:
     """Return what a code object and the code nested in it import and look up."""
     imports: list[ImportSite] = []
-    names: dict[tuple[str, ...], None] = {}
+    names: dict[tuple[str, ...], int] = {}
     pending = [(code, False)]
     while pending:
         current, lazy = pending.pop()
         instructions = [step for step in dis.get_instructions(current) if step.opname not in _NOISE]
         imports.extend(_imports(current, instructions, lazy))
-        names.update(dict.fromkeys(_names(instructions)))
+        for chain, line in _names(current, instructions):
+            names.setdefault(chain, line)
         pending.extend(
             # A class body runs with the code around it, a function's when it is called.
             (constant, lazy or bool(constant.co_flags & inspect.CO_OPTIMIZED))
             for constant in current.co_consts
             if isinstance(constant, CodeType)
         )
-    return CodeFacts(tuple(imports), tuple(names))
+    return CodeFacts(tuple(imports), tuple(names.items()))
 
 
-def _names(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
+def _names(code: CodeType, steps: list[dis.Instruction]) -> Iterator[tuple[tuple[str, ...], int]]:
+    line = code.co_firstlineno
     for at, step in enumerate(steps):
+        line = _line(step) or line
         if step.opname not in _LOADS:
             continue
         chain = [str(step.argval)]
@@ -88,7 +91,7 @@ def _names(steps: list[dis.Instruction]) -> Iterator[tuple[str, ...]]:
             if follower.opname not in _ATTRIBUTES:
                 break
             chain.append(str(follower.argval))
-        yield tuple(chain)
+        yield tuple(chain), line
 
 
 def _imports(code: CodeType, steps: list[dis.Instruction], lazy: bool) -> Iterator[ImportSite]:

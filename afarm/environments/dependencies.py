@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import DependencyError
+from ..payload.needs import ByValue, Need
 from .files import SourceTree
 from .installed import Distribution, Installed, installed
 from .memory import Memory
@@ -78,6 +79,7 @@ def analyze(
     *,
     packages: Sequence[str] = (),
     modules: Sequence[str | ModuleType] = (),
+    carried: frozenset[Need] = frozenset(),
 ) -> Dependencies:
     """Return what a function needs: distributions, own modules, and what is missing.
 
@@ -89,6 +91,7 @@ def analyze(
         fn: A function, or anything that is called like one.
         packages: Distributions to take along, as requirements: ``"pandas[parquet]"``.
         modules: Modules to take along.
+        carried: What its arguments need, as pickling them has found.
 
     Raises:
         DependencyError: If one of ``packages`` is not installed.
@@ -99,7 +102,11 @@ def analyze(
     names = tuple(sorted(m.__name__ if isinstance(m, ModuleType) else m for m in modules))
     asked = tuple(sorted(packages))
     learned = remembered(fn)
-    return _analyses.get(fn, (asked, names, learned), lambda: _analyze(fn, asked, names, learned))
+    added = [Import(name, "modules=") for name in names]
+    added += [Import(name, "an earlier call, at run time", optional=True) for name in learned]
+    return _analyses.get(
+        fn, (asked, names, learned, carried), lambda: _analyze(fn, asked, added, carried)
+    )
 
 
 def imported_ahead(fn: Callable[..., object]) -> tuple[str, ...]:
@@ -120,14 +127,19 @@ def _imported_ahead(
 def _analyze(
     fn: Callable[..., object],
     packages: tuple[str, ...],
-    modules: tuple[str, ...],
-    learned: tuple[str, ...],
+    added: Sequence[Import],
+    carried: frozenset[Need],
 ) -> tuple[Dependencies, tuple[Binding, ...]]:
     known = installed(sys.path)
-    scanned = scan([fn], own=_ownership(known))
-    added = [Import(module, "modules=") for module in modules]
-    added += [Import(module, "an earlier call, at run time", optional=True) for module in learned]
-    found = resolve([*scanned.imports, *added], known, packages=_requirements(packages, known))
+    by_value = [need.value for need in carried if isinstance(need, ByValue)]
+    scanned = scan([fn, *by_value], own=_ownership(known))
+    imports = list(scanned.imports)
+    seen = {needed.module.partition(".")[0] for needed in imports if not needed.optional}
+    for name in sorted(need for need in carried if isinstance(need, str)):
+        # Of what the function imports anyway, no other module is imported ahead: the same
+        # environment serves it with and without such arguments.
+        imports.append(Import(name, "an argument", optional=name.partition(".")[0] in seen))
+    found = resolve([*imports, *added], known, packages=_requirements(packages, known))
     dependencies = Dependencies(
         found.modules, found.distributions, found.local, found.missing, found.preload
     )

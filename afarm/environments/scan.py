@@ -16,6 +16,7 @@ from importlib.util import resolve_name
 from itertools import islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
+from ..payload.importing import importable
 from .bytecode import ImportSite, read_code
 
 # A function that refers to a large structure (a list of a million records) is looked
@@ -149,7 +150,7 @@ class _Scanner:
 
     def _visit_function(self, function: FunctionType, where: str) -> None:
         here = _place(function)
-        by_value = not _importable(function)
+        by_value = not importable(function)
         module = function.__module__ or ""
         if not by_value:
             self._need(module, where or here)
@@ -177,7 +178,7 @@ class _Scanner:
             found = absolute(site, package if isinstance(package, str) else "", here)
             if found is not None:
                 self.imports[found] = None
-        for chain in facts.names:
+        for chain, line in facts.names:
             name = chain[0]
             if name not in scope:
                 continue  # a builtin, or an error that the call itself will tell
@@ -185,10 +186,10 @@ class _Scanner:
             self.bindings.append(Binding(scope, name, token_of(value)))
             if issubclass(type(value), ModuleType):
                 value = _deepest_module(value, chain[1:])
-            self.add(value, here)
+            self.add(value, at_line(here, line))
 
     def _visit_class(self, cls: type, where: str) -> None:
-        by_value = not _importable(cls)
+        by_value = not importable(cls)
         module = str(cls.__module__)
         if not by_value:
             self._need(module, where or cls.__qualname__)
@@ -223,26 +224,13 @@ def absolute(site: ImportSite, package: str, where: str) -> Import | None:
             name = resolve_name("." * site.level + name, package)
         except ImportError:
             return None  # outside of any package: it fails here too
-    if site.line and where.endswith(")"):
-        head, _, tail = where.rpartition(":")
-        where = f"{head}:{site.line})" if tail[:-1].isdigit() else where
-    return Import(name, where, site.members, site.optional)
+    return Import(name, at_line(where, site.line), site.members, site.optional)
 
 
-def _importable(value: FunctionType | type) -> bool:
-    """Return whether pickle would name it by module and qualified name."""
-    name = value.__module__
-    if name in (None, "__main__", "__mp_main__"):
-        return False
-    found: object = sys.modules.get(name)
-    if found is None:
-        return False
-    for part in value.__qualname__.split("."):
-        found = getattr(found, part, None)
-        if found is None:
-            return False
-    # A decorated function is reached by the name of its wrapper, a wrapper by its own.
-    return found is value
+def at_line(where: str, line: int) -> str:
+    """Return a place with another line in the same file."""
+    head, _, tail = where.rpartition(":")
+    return f"{head}:{line})" if line and tail[:-1].isdigit() else where
 
 
 def _deepest_module(module: ModuleType, attributes: tuple[str, ...]) -> ModuleType:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .._wire.payloads import Buffer
 from ..errors import SerializationError
+from .needs import NEEDING, Need, need_of
 from .pickler import Pickler
 
 # Buffers up to this size are copied when a call is submitted, so that the caller may
@@ -32,6 +33,9 @@ _PIECE = 1 << 20
 _PLAIN = frozenset({int, float, str, bytes, bool, NoneType, complex})
 
 
+NO_NEEDS: frozenset[Need] = frozenset()
+
+
 class Passed:
     """Something that stands for a value in arguments: a `Ref`, an `Invocation`."""
 
@@ -40,6 +44,10 @@ class Passed:
     @abstractmethod
     def _pass(self, arguments: Arguments) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         """Note in ``arguments`` what is referred to; return how the node finds it."""
+
+    def _needs(self) -> frozenset[Need]:
+        """Return what a node must have to unpickle the value."""
+        return NO_NEEDS
 
 
 @dataclass(slots=True)
@@ -78,9 +86,10 @@ class Arguments(Packed):
     Attributes:
         invocations: Earlier invocations among them, in the order of their numbers (from 1).
         refs: `Ref`s among them.
+        needs: What a node must have to unpickle them.
     """
 
-    __slots__ = ("invocations", "refs")
+    __slots__ = ("invocations", "needs", "refs")
 
     def __init__(self, pieces: Sequence[Buffer] = (), lengths: Sequence[int] = ()) -> None:
         super().__init__(pieces, lengths)
@@ -88,6 +97,7 @@ class Arguments(Packed):
         # collector has to look through while many calls wait.
         self.invocations: list[Any] | tuple[()] = ()
         self.refs: list[Any] | tuple[()] = ()
+        self.needs: frozenset[Need] = NO_NEEDS
 
     def add_invocation(self, invocation: Any) -> int:
         """Note an earlier invocation among the arguments; return its number, from 1."""
@@ -110,6 +120,7 @@ class _Pickler(Pickler):
         self._arguments = arguments
         self._pieces: list[Buffer] = []
         self._buffers: list[Buffer] = []
+        self._needs: set[Need] = set()
         super().__init__(self, protocol=5, buffer_callback=self._take_buffer)
 
     def write(self, data: Buffer) -> int:
@@ -130,11 +141,18 @@ class _Pickler(Pickler):
 
     def reducer_override(self, obj: Any) -> Any:
         if isinstance(obj, Passed):
+            self._needs.update(obj._needs())
             return obj._pass(self._arguments)
+        if isinstance(obj, NEEDING):
+            need = need_of(obj)
+            if need is not None:
+                self._needs.add(need)
         return super().reducer_override(obj)
 
     def finish(self, obj: object) -> None:
         self.dump(obj)
+        if self._needs:
+            self._arguments.needs = frozenset(self._needs)
         pickled = sum(len(piece) for piece in self._pieces)
         self._arguments.pieces = [*self._pieces, *self._buffers]
         self._arguments.lengths = [pickled, *(memoryview(b).nbytes for b in self._buffers)]
@@ -157,7 +175,7 @@ def dump_arguments(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Argument
     return arguments
 
 
-def dump(value: object) -> Packed:
+def dump(value: object) -> Arguments:
     """Return a value pickled by itself: what `put` ships, or a result passed on.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import Any
 
 from .._wire.payloads import Buffer
 from .arguments import Arguments, Passed, dump_into
-from .functions import importable
+from .importing import importable
 
 
 def code_digest(function: Callable[..., Any]) -> str:

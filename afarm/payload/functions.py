@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import sys
 import types
 import weakref
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..errors import SerializationError
+from .importing import importable
 from .pickler import dumps
 
 # A function that refers to something that can be changed in place is pickled for each
@@ -154,18 +154,6 @@ def category_of(function: Callable[..., Any]) -> str:
     if "<lambda>" in name and code is not None:
         name += f":{code.co_firstlineno}"
     return f"{module}.{name}"
-
-
-def importable(function: object) -> bool:
-    """Whether a node that has its module finds this very object under its name."""
-    module = getattr(function, "__module__", None)
-    name = getattr(function, "__qualname__", None)
-    if not module or not name or module == "__main__" or "<locals>" in name:
-        return False
-    found: object = sys.modules.get(module)
-    for part in name.split("."):
-        found = getattr(found, part, _MISSING)
-    return found is function
 
 
 def _pickle(function: Callable[..., Any]) -> _Known:

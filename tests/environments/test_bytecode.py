@@ -158,8 +158,10 @@ def test_global_names_come_with_the_attributes_looked_up_on_them() -> None:
     def function() -> object:
         return np.linalg.norm(x), (lambda: helper(y.z))  # type: ignore[name-defined] # noqa: F821
 
-    names = read_code(function.__code__).names
+    found = read_code(function.__code__).names
 
+    names = [chain for chain, _ in found]
+    assert {line for _, line in found} == {function.__code__.co_firstlineno + 1}
     assert ("np", "linalg", "norm") in names
     assert ("x",) in names
     assert ("helper",) in names
