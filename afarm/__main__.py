@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from .commands import check, hosts
@@ -24,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = make_parser()
     arguments = parser.parse_args(argv)
     try:
-        stated = [*getattr(arguments, "node", []), *(arguments.nodes or [])]
+        stated = [*getattr(arguments, "node", []), *(getattr(arguments, "nodes", None) or [])]
         nodes = hosts.choose_nodes(stated, os.environ)
     except ValueError as exc:
         parser.error(str(exc))
@@ -58,6 +59,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_check(commands)
     _add_map(commands)
+    _add_top(commands)
+    _add_report(commands)
     return parser
 
 
@@ -107,6 +110,23 @@ def _add_map(commands: Any) -> None:
     parser.add_argument("--wall-time", type=float, metavar="S", help="seconds a call may take")
     parser.add_argument("--retries", type=int, metavar="N", help="tries after a lost node")
     parser.set_defaults(run=run_map)
+
+
+def _add_top(commands: Any) -> None:
+    parser = commands.add_parser("top", help="watch a farm that keeps a record")
+    parser.add_argument("record", metavar="RECORD")
+    parser.add_argument("--once", action="store_true", help="show how it stands, and end")
+    parser.set_defaults(run=run_top)
+
+
+def _add_report(commands: Any) -> None:
+    parser = commands.add_parser("report", help="make a page of HTML from a record")
+    parser.add_argument("record", metavar="RECORD")
+    parser.add_argument(
+        "--run", dest="which", type=_positive, metavar="N", help="default: the last"
+    )
+    parser.add_argument("--out", metavar="FILE", help="default: RECORD.html")
+    parser.set_defaults(run=run_report)
 
 
 def _positive(text: str) -> int:
@@ -166,6 +186,28 @@ def run_map(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
         )
     )
     return 1 if failed else 0
+
+
+def run_top(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
+    """``afarm top``: ends with the run that is watched."""
+    from .commands import top
+
+    top.watch(Path(arguments.record), once=arguments.once)
+    return 0
+
+
+def run_report(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
+    """``afarm report``: says where the page is."""
+    from . import report
+
+    out = arguments.out or f"{arguments.record}.html"
+    try:
+        report.write(Path(arguments.record), out, run=arguments.which)
+    except OSError as exc:
+        print(f"afarm: cannot write {out}: {exc.strerror}", file=sys.stderr)
+        return 1
+    print(out)
+    return 0
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ class Recording:
         self._submitted: dict[int, float] = {}
         self._running: dict[int, tuple[Call, float]] = {}
         self._recalled = 0
+        self._run = 0
         self._scheduler: Scheduler | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._began = 0.0
@@ -96,6 +97,7 @@ class Recording:
         self._began = self._learned_at = time.time()
         writer, self._learned = await asyncio.to_thread(self._open)
         self._writer = writer
+        self._run = writer.run
         self._memo = Memo(self._results, writer)
 
     def _open(self) -> tuple[Writer, LearnedSizes]:
@@ -124,7 +126,7 @@ class Recording:
     def follow(self, scheduler: Scheduler) -> None:
         """Note from now on how this farm stands."""
         self._scheduler = scheduler
-        self._timer = scheduler.loop.call_later(SNAPSHOT, self._snap)
+        self._snap()
 
     async def close(self) -> None:
         """Write what is left."""
@@ -137,14 +139,26 @@ class Recording:
             writer.put(self._snapshot(self._scheduler, keep=True))
         while self._fresh:
             self._write_learned(writer)
-        await asyncio.to_thread(writer.close)
+        # The last to let go of the file puts its log into it, and must be able to write.
         await asyncio.to_thread(self._results.close)
+        await asyncio.to_thread(writer.close)
         if writer.unrecorded:
             log.warning(
                 "%d calls are not in the record %s: the disk could not follow",
                 writer.unrecorded,
                 self.path,
             )
+
+    @property
+    def run(self) -> int:
+        """The number of this run in the record; 0 before it was opened."""
+        return self._run
+
+    def wait_written(self) -> None:
+        """Return when what has happened until now is in the file; blocks; from any thread."""
+        writer = self._writer
+        if writer is not None:
+            writer.wait_written()
 
     # --- calls: Recorder
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -269,3 +270,26 @@ def test_a_folder_in_the_place_of_a_file_is_wrong_usage(
     assert done.returncode == 2
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+# --- records
+
+
+def test_a_record_is_watched_and_reported(folder: Path) -> None:
+    async def run() -> None:
+        async with afarm.Farm("local", record=folder / "farm.db", progress=False) as farm:
+            assert await farm.submit(abs, -3) == 3
+
+    asyncio.run(run())
+    seen = afarm_command(folder, "top", "farm.db")
+    assert seen.returncode == 0, seen.stderr
+    assert "1 done" in seen.stdout
+    made = afarm_command(folder, "report", "farm.db")
+    assert made.stdout == "farm.db.html\n"
+    assert "builtins.abs" in (folder / "farm.db.html").read_text()
+    missing = afarm_command(folder, "report", "other.db")
+    assert missing.returncode == 1
+    assert "there is no record other.db" in missing.stderr
+    unwritable = afarm_command(folder, "report", "farm.db", "--out", "nowhere/page.html")
+    assert unwritable.returncode == 1
+    assert "cannot write nowhere/page.html" in unwritable.stderr

@@ -190,3 +190,24 @@ async def test_only_attempts_that_began_are_in_the_record(path: Path) -> None:
     assert query(path, "SELECT DISTINCT outcome FROM attempt") == [{"outcome": "returned"}]
     [count] = query(path, "SELECT count(*) AS attempts, count(DISTINCT number) AS n FROM attempt")
     assert count == {"attempts": 2000, "n": 2000}
+
+
+async def test_a_report_is_written_while_a_farm_is_open_and_after(
+    path: Path, tmp_path: Path
+) -> None:
+    async with farm_with(path) as farm:
+        await farm.options(category="category.a").submit(do.add, 1)
+        farm.write_report(tmp_path / "open.html")
+        await farm.options(category="category.b").submit(do.add, 1)
+    await asyncio.to_thread(farm.write_report, tmp_path / "closed.html")
+    early, late = ((tmp_path / name).read_text() for name in ("open.html", "closed.html"))
+    assert "category.a" in early
+    assert "2 cores, 8.0 GiB" in early
+    assert "category.b" not in early
+    assert "category.b" in late
+
+
+async def test_a_report_without_a_record_says_what_to_do(tmp_path: Path) -> None:
+    async with afarm.Farm(progress=False) as farm:
+        with pytest.raises(ValueError, match=r"Farm\(record='farm.db'\)"):
+            farm.write_report(tmp_path / "page.html")
