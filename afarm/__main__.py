@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import sys
@@ -14,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .commands import check, hosts
+from .commands import check, deps, hosts
 from .commands import map as mapping
 from .errors import FarmError
 from .resources import parse_bytes
@@ -58,6 +59,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_check(commands)
+    _add_deps(commands)
     _add_map(commands)
     _add_top(commands)
     _add_report(commands)
@@ -89,6 +91,22 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("node", nargs="*", metavar="NODE", help="names, or a file of nodes")
     _add_nodes(parser)
     parser.set_defaults(run=run_check)
+
+
+def _add_deps(commands: Any) -> None:
+    parser = commands.add_parser(
+        "deps",
+        help="show what travels with a function, how large it is, and why",
+        description="Print what a node that has nothing is sent. Nothing is sent or imported but"
+        " the function's own module. The exit status is 1 if something it needs is not here.",
+    )
+    parser.add_argument("function", metavar="MODULE:FUNCTION")
+    parser.add_argument(
+        "--packages", nargs="+", default=[], metavar="NAME", help="what else is to come along"
+    )
+    parser.add_argument("--files", action="store_true", help="list each file")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run_deps, nodes=None)
 
 
 def _add_map(commands: Any) -> None:
@@ -166,6 +184,16 @@ def run_check(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
     findings = asyncio.run(check.check(nodes))
     print(check.describe_findings(findings))
     return 1 if any(finding.problem for finding in findings) else 0
+
+
+def run_deps(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
+    """``afarm deps``: exit status 1 if something that the function needs is not here."""
+    found = deps.find(mapping.load_function(arguments.function), arguments.packages)
+    if arguments.json:
+        print(json.dumps(deps.as_json(found), indent=2))
+    else:
+        print(deps.describe(arguments.function, found, each_file=arguments.files))
+    return 1 if any(not each.optional for each in found.missing) else 0
 
 
 def run_map(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:

@@ -293,3 +293,44 @@ def test_a_record_is_watched_and_reported(folder: Path) -> None:
     unwritable = afarm_command(folder, "report", "farm.db", "--out", "nowhere/page.html")
     assert unwritable.returncode == 1
     assert "cannot write nowhere/page.html" in unwritable.stderr
+
+
+def test_deps_prints_what_travels_and_why(folder: Path) -> None:
+    (folder / "needy.py").write_text(
+        "import functions\ndef f():\n  import mdurl\n  try:\n    import not_there\n"
+        "  except ImportError: pass\n  return functions\n"
+        "def g():\n  import not_there_at_all\n"
+    )
+
+    done = afarm_command(folder, "deps", "needy:f", "--packages", "numpy", "--files")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("needy:f: ")
+    rows = {line.split()[0]: line for line in lines[3:7]}
+    assert rows["numpy"].endswith("  packages=")
+    assert rows["mdurl"].endswith("  mdurl, seen in f (needy.py:3)")
+    assert rows["functions.py"].endswith("  functions, seen in f (needy.py:7)")
+    assert str(folder / "needy.py") in rows["needy.py"]
+    assert any(line.startswith("stays here of numpy: ") for line in lines)
+    assert "not needed, not_there is not installed here, seen in f (needy.py:5)" in lines
+    size = (folder / "needy.py").stat().st_size
+    assert f"{size:>12}  source/needy.py" in lines
+
+
+def test_deps_says_what_is_missing_and_prints_json(folder: Path) -> None:
+    (folder / "needy.py").write_text("def g():\n  import not_there_at_all\n")
+
+    done = afarm_command(folder, "deps", "needy:g")
+    as_json = afarm_command(folder, "deps", "needy:g", "--json")
+    nothing = afarm_command(folder, "deps", "os:getcwd")
+
+    assert (done.returncode, as_json.returncode, nothing.returncode) == (1, 1, 0)
+    assert "MISSING: not_there_at_all is not installed here, seen in g (needy.py:2)" in done.stdout
+    found = json.loads(as_json.stdout)
+    assert found["missing"][0]["seen"] == "g (needy.py:2)"
+    assert found["local"][0]["files"] == ["needy.py"]
+    assert nothing.stdout == "os:getcwd needs nothing but the standard library\n"
+    wrong = afarm_command(folder, "deps", "needy:g", "--packages", "not-there-at-all")
+    assert wrong.returncode == 1
+    assert "no such distribution" in wrong.stderr

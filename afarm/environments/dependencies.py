@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ..errors import DependencyError
 from ..payload.needs import ByValue, Need
+from ..resources import format_bytes
 from .files import SourceTree
 from .installed import Distribution, Installed, installed
 from .memory import Memory
@@ -19,6 +20,10 @@ from .scan import Binding, Import, scan
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
+
+# Bytes above which the user is told how much travels: half of it is what PyTorch brings for
+# CPUs alone, four times as much what it brings for GPUs.
+LARGE = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,7 @@ class Dependencies:
         local: The user's own modules and packages, editable installs included.
         missing: Imports that nothing here provides.
         preload: Modules of distributions that are imported in any case.
+        reasons: Why each distribution and each own module or package is needed, by its name.
     """
 
     modules: tuple[Import, ...]
@@ -38,19 +44,44 @@ class Dependencies:
     local: tuple[SourceTree, ...]
     missing: tuple[Import, ...]
     preload: tuple[str, ...]
+    reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def requirements(self) -> list[str]:
         """Return pinned requirement lines, as in ``requirements.txt``."""
         return [f"{found.name}=={found.version}" for found in self.distributions]
 
     @property
+    def contents(self) -> tuple[Distribution | SourceTree, ...]:
+        """All that travels."""
+        return (*self.distributions, *self.local)
+
+    @property
+    def bytes(self) -> int:
+        """The size of all files together."""
+        return sum(found.bytes for found in self.contents)
+
+    @property
     def notes(self) -> tuple[str, ...]:
-        """What people should know: files that do not travel."""
-        return tuple(
+        """What people should know: what does not travel, what is not as it was, what is large."""
+        notes = [
             f"{file} is too large to travel with {tree.name}; pass it to the call as a file"
             for tree in self.local
             for file in tree.left_out
-        )
+        ]
+        for found in self.distributions:
+            if found.changed:
+                more = f" and {len(found.changed) - 3} more" if len(found.changed) > 3 else ""
+                notes.append(
+                    f"{found.name} {found.version} is not as it was installed, and travels as it "
+                    f"is: {', '.join(found.changed[:3])}{more} changed or gone"
+                )
+        if self.bytes > LARGE:
+            largest = max(self.contents, key=lambda found: found.bytes)
+            notes.append(
+                f"{format_bytes(self.bytes)} travel to each node, of which "
+                f"{format_bytes(largest.bytes)} are {largest.name}"
+            )
+        return tuple(notes)
 
     def check(self) -> None:
         """Raise if the function needs a module that is not here.
@@ -141,7 +172,12 @@ def _analyze(
         imports.append(Import(name, "an argument", optional=name.partition(".")[0] in seen))
     found = resolve([*imports, *added], known, packages=_requirements(packages, known))
     dependencies = Dependencies(
-        found.modules, found.distributions, found.local, found.missing, found.preload
+        found.modules,
+        found.distributions,
+        found.local,
+        found.missing,
+        found.preload,
+        found.reasons,
     )
     return dependencies, scanned.bindings
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,8 @@ from .dependencies import Dependencies
 from .files import SourceTree
 from .first_use import first_use
 from .installed import Distribution
+
+log = logging.getLogger("afarm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +61,10 @@ class Environment:
                 or cannot be packed.
         """
         dependencies.check()
+        for note in dependencies.notes:
+            log.warning("%s", note)
         cache = cache_folder() if cache is None else cache
-        contents: list[Distribution | SourceTree] = [*dependencies.distributions]
-        contents += dependencies.local
+        contents = list(dependencies.contents)
         versions = [f"{found.name} {found.version}" for found in dependencies.distributions]
         # What is packed keeps the order it has, and importing takes seconds.
         learn = not all(is_packed(content, cache) for content in contents if content.files)

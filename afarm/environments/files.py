@@ -15,6 +15,7 @@ from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
 from ..resources import format_bytes
+from .left_out import Rule, stays
 from .modules import real_folder
 
 if TYPE_CHECKING:
@@ -79,15 +80,18 @@ class SourceTree:
         return sum(file.size for file in self.files)
 
 
-def recorded_paths(metadata: Metadata) -> list[str]:
-    """Return the paths a distribution's own record lists, relative to its folder."""
+def recorded(metadata: Metadata) -> list[tuple[str, int | None]]:
+    """Return the paths a distribution's own record lists, relative to its folder, with sizes."""
     record = metadata.read_text("RECORD")
     if record is not None:
-        return [row[0] for row in csv.reader(record.splitlines()) if row]
+        rows = [row for row in csv.reader(record.splitlines()) if row]
+        return [
+            (row[0], int(row[2]) if len(row) > 2 and row[2].isdigit() else None) for row in rows
+        ]
     files = metadata.files
     if files is not None:
-        return [str(file) for file in files]
-    return list(_unrecorded(metadata))
+        return [(str(file), None) for file in files]
+    return [(path, None) for path in _unrecorded(metadata)]
 
 
 def base_folder(metadata: Metadata) -> str:
@@ -95,22 +99,45 @@ def base_folder(metadata: Metadata) -> str:
     return real_folder(os.path.abspath(str(metadata.locate_file(""))))
 
 
-def distribution_files(metadata: Metadata, *, editable: bool) -> tuple[File, ...]:
-    """Return the files of an installed distribution, sorted by name.
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What is in an installed distribution.
 
-    Bytecode is left out (the node compiles), and so is what the installer wrote for
-    itself. Of an editable one only its metadata is taken: the code is a source tree.
+    Attributes:
+        files: What of it travels, sorted by name.
+        changed: Recorded files that are gone, or have another size than was recorded.
+        left_out: How many files stay behind by a `left_out.Rule`.
+    """
+
+    files: tuple[File, ...]
+    changed: tuple[str, ...]
+    left_out: int
+
+
+def distribution_files(metadata: Metadata, *, editable: bool, rule: Rule | None = None) -> Content:
+    """Return the files of an installed distribution.
+
+    Bytecode is left out (what is valid comes with its source), and so is what the installer
+    wrote for itself. Of an editable one only its metadata is taken: the code is a source tree.
     """
     base = base_folder(metadata)
     found: dict[str, File] = {}
-    for path in recorded_paths(metadata):
+    changed: list[str] = []
+    left_out = 0
+    for path, size in recorded(metadata):
         name = _name_in_bundle(path)
         if name is None or (editable and ".dist-info/" not in name):
+            continue
+        if stays(rule, name):
+            left_out += 1
             continue
         file = _file(name, os.path.normpath(os.path.join(base, path)))
         if file is not None:
             found[name] = file
-    return tuple(found[name] for name in sorted(found))
+        if (file is None or size not in (None, file.size)) and not editable:
+            changed.append(path)
+    files = tuple(found[name] for name in sorted(found))
+    return Content(files, tuple(changed), left_out)
 
 
 def source_tree(root: str, name: str) -> SourceTree:

@@ -11,12 +11,13 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from .files import File, base_folder, distribution_files, recorded_paths
+from .files import File, base_folder, distribution_files, recorded
+from .left_out import Rule, rule_for
 from .modules import real_folder
 
 if TYPE_CHECKING:
@@ -33,11 +34,15 @@ class Distribution:
         name: As its author spells it.
         version: As it was installed.
         files: What of it travels; of an editable one only the metadata.
+        changed: Files that are not as they were installed: gone, or of another size.
+        left_out: What stays behind and why that is safe; empty if nothing does.
     """
 
     name: str
     version: str
     files: tuple[File, ...]
+    changed: tuple[str, ...] = ()
+    left_out: str = ""
 
     @property
     def bytes(self) -> int:
@@ -49,19 +54,19 @@ class Installed:
     """The distributions on a search path, read once.
 
     Args:
-        path: As `sys.path`; of two distributions with one name, the first counts.
+        search: As `sys.path`; of two distributions with one name, the first counts.
     """
 
-    def __init__(self, path: Sequence[str]) -> None:
+    def __init__(self, search: Sequence[str]) -> None:
         self._by_name: dict[str, Metadata] = {}
         self._owners: dict[str, str] = {}
-        self._described: dict[str, Distribution] = {}
+        self._described: dict[tuple[str, Rule | None], Distribution] = {}
         self._requirements: dict[str, list[Requirement]] = {}
         self._editable: dict[str, str] = {}  # folder of the project -> distribution
         self._tops: dict[str, set[str]] = {}  # editable distribution -> top-level modules
         from importlib.metadata import distributions
 
-        for metadata in distributions(path=list(path)):
+        for metadata in distributions(path=list(search)):
             name = _name_of(metadata)
             if name:
                 self._by_name.setdefault(canonical(name), metadata)
@@ -72,10 +77,10 @@ class Installed:
                 self._tops[key] = set((metadata.read_text("top_level.txt") or "").split())
                 continue
             base = base_folder(metadata)
-            for recorded in recorded_paths(metadata):
-                if not recorded.startswith((".", "/")):
+            for path, _ in recorded(metadata):
+                if not path.startswith((".", "/")):
                     # The first to list a file owns it, as it does on the path.
-                    self._owners.setdefault(f"{base}/{recorded}", key)
+                    self._owners.setdefault(f"{base}/{path}", key)
 
     def owner(self, file: str) -> str | None:
         """Return the name of the distribution that installed a file."""
@@ -99,29 +104,46 @@ class Installed:
     def __contains__(self, name: str) -> bool:
         return canonical(name) in self._by_name
 
-    def describe(self, name: str) -> Distribution:
+    def describe(self, name: str, imports: Collection[str] = ()) -> Distribution:
         """Return a distribution and its files, which are looked at once.
+
+        Args:
+            name: Its name.
+            imports: Modules that are imported: see `left_out`.
 
         Raises:
             KeyError: If it is not installed.
         """
         key = canonical(name)
-        described = self._described.get(key)
+        rule = rule_for(key, imports)
+        described = self._described.get((key, rule))
         if described is None:
-            metadata = self._by_name[key]
-            files = distribution_files(metadata, editable=self.is_editable(key))
-            described = Distribution(metadata.metadata["Name"], metadata.version, files)
-            self._described[key] = described
+            described = self._described[key, rule] = self._describe(key, rule)
         return described
 
-    def closure(self, roots: Iterable[Requirement]) -> list[str]:
+    def _describe(self, key: str, rule: Rule | None) -> Distribution:
+        metadata = self._by_name[key]
+        content = distribution_files(metadata, editable=self.is_editable(key), rule=rule)
+        left_out = ""
+        if rule is not None and content.left_out:
+            left_out = f"{content.left_out} files in folders {rule.folder}/: {rule.reason}"
+        return Distribution(
+            metadata.metadata["Name"], metadata.version, content.files, content.changed, left_out
+        )
+
+    def closure(self, roots: Iterable[Requirement]) -> dict[str, str]:
         """Return the names of all that the roots require, themselves included, sorted.
+
+        Each comes with the name of what was first seen to require it; a root with ``""``.
 
         What a requirement names and is not installed is left out: it is missing here
         too, and the function works here.
         """
         pending = [(canonical(root.name), frozenset(root.extras)) for root in roots]
         seen: set[tuple[str, str]] = set()
+        required_by: dict[str, str] = {}
+        for name, _ in pending:
+            required_by.setdefault(name, "")
         while pending:
             name, extras = pending.pop()
             if name not in self._by_name:
@@ -129,8 +151,10 @@ class Installed:
             for extra in ("", *extras):
                 if (name, extra) not in seen:
                     seen.add((name, extra))
-                    pending.extend(self._required(name, extra))
-        return sorted({name for name, _ in seen})
+                    for required in self._required(name, extra):
+                        required_by.setdefault(required[0], name)
+                        pending.append(required)
+        return {name: required_by[name] for name in sorted({name for name, _ in seen})}
 
     def _required(self, name: str, extra: str) -> Iterator[tuple[str, frozenset[str]]]:
         requirements = self._requirements.get(name)

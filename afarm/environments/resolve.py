@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
@@ -64,6 +64,7 @@ class Resolution:
         missing: Imports that nothing here provides.
         preload: Modules of distributions that are imported in any case, to be imported
             ahead of the calls.
+        reasons: Why each distribution and each tree is needed, by its name, for people.
     """
 
     modules: tuple[Import, ...]
@@ -71,6 +72,7 @@ class Resolution:
     local: tuple[SourceTree, ...]
     missing: tuple[Import, ...]
     preload: tuple[str, ...]
+    reasons: Mapping[str, str]
 
 
 def is_own(module: str, known: Owners) -> bool:
@@ -97,15 +99,31 @@ def resolve(
     resolver = _Resolver(known)
     resolver.run(imports)
     roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
+    names = {needed.module for needed in resolver.modules}
+    closure = known.closure(roots)
+    found = {name: known.describe(name, names) for name in closure}
+    reasons = {name: _seen(needed) for (name, _), needed in resolver.trees.items()}
+    for name, parent in closure.items():
+        if name in resolver.owners:
+            reasons[found[name].name] = _seen(resolver.owners[name])
+        else:
+            reasons[found[name].name] = (
+                f"{found[parent].name} requires it" if parent else "packages="
+            )
     return Resolution(
         modules=tuple(resolver.modules),
-        distributions=tuple(known.describe(name) for name in known.closure(roots)),
+        distributions=tuple(found.values()),
         local=tuple(
             source_tree(root, name) for name, root in sorted(resolver.trees) if os.path.exists(root)
         ),
         missing=tuple(resolver.missing),
         preload=tuple(sorted(resolver.preload)),
+        reasons=reasons,
     )
+
+
+def _seen(needed: Import) -> str:
+    return f"{needed.module}, seen in {needed.where}"
 
 
 def preloads(imports: Iterable[Import]) -> tuple[str, ...]:
@@ -127,8 +145,8 @@ class _Resolver:
         self._located: dict[str, tuple[Located, ...]] = {}
         self.modules: dict[Import, None] = {}
         self.missing: dict[Import, None] = {}
-        self.owners: set[str] = set()
-        self.trees: set[tuple[str, str]] = set()
+        self.owners: dict[str, Import] = {}
+        self.trees: dict[tuple[str, str], Import] = {}
         self.preload: set[str] = set()
 
     def add(self, needed: Import) -> None:
@@ -176,15 +194,15 @@ class _Resolver:
             return
         owner = self._known.owner(located.file)
         if owner is not None:
-            self.owners.add(owner)
+            self.owners.setdefault(owner, needed)
             if not needed.optional and top.name != _STREAMED:
                 self.preload.discard(located.name.rpartition(".")[0])
                 self.preload.add(located.name)
             return
-        self.trees.add(_tree_of(located, top))
+        self.trees.setdefault(_tree_of(located, top), needed)
         project = self._known.editable_owner(located.file, top.name)
         if project is not None:
-            self.owners.add(project)
+            self.owners.setdefault(project, needed)
         if located.file not in self._read:
             self._read.add(located.file)
             self._read_source(located)

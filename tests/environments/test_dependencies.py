@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from afarm.environments import Dependencies, analyze, imported_ahead
+from afarm.environments import Dependencies, analyze, dependencies, imported_ahead
 from afarm.environments.installed import Installed
 from afarm.environments.modules import locate
 from afarm.errors import DependencyError
@@ -376,3 +376,67 @@ def test_locating_a_module_stops_where_it_is_not_found() -> None:
     assert [part.name for part in locate("numpy.linalg.nothing.there")] == ["numpy", "numpy.linalg"]
     assert locate("not_there") == ()
     assert locate("sys") == ()
+
+
+def test_reasons_name_the_import_or_what_requires_it(install: Install, project: Project) -> None:
+    install("top", {"top.py": ""}, requires=("mid",))
+    install("mid", {"mid.py": ""}, requires=("low",))
+    install("low", {"low.py": ""})
+    install("asked", {"asked.py": ""})
+    project.write({"own_why.py": "import top\n"})
+
+    found = analyze(by_value("def f():\n  import own_why"), packages=["asked"])
+
+    assert found.reasons == {
+        "asked": "packages=",
+        "low": "mid requires it",
+        "mid": "top requires it",
+        "own_why.py": "own_why, seen in f (<string>:2)",
+        "top": "top, seen in own_why (own_why.py:1)",
+    }
+
+
+def test_a_distribution_that_was_changed_on_the_disk_travels_as_it_is_and_is_told(
+    install: Install,
+) -> None:
+    site = install("edited", {"edited.py": "x = 1\n", "gone.py": "", "whole.py": "y = 1\n"})
+    (site / "edited.py").write_text("x = 1 + 1\n")
+    (site / "gone.py").unlink()
+
+    found = analyze(by_value("def f(): import edited"))
+
+    (edited,) = found.distributions
+    assert edited.changed == ("edited.py", "gone.py")
+    assert [file.size for file in edited.files if file.name.endswith("edited.py")] == [10]
+    assert found.notes == (
+        "edited 1.0 is not as it was installed, and travels as it is: edited.py, gone.py "
+        "changed or gone",
+    )
+
+
+def test_the_user_is_told_when_much_travels(
+    install: Install, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dependencies, "LARGE", 2000)
+    install("small", {"small.py": "x" * 500}, requires=("large",))
+    install("large", {"large.bin": "x" * 1400})
+
+    (note,) = analyze(by_value("def f(): import small")).notes
+
+    assert note.startswith("2.")
+    assert note.endswith("KiB travel to each node, of which 1.5 KiB are large")
+
+
+def test_requirements_are_lines_that_pip_accepts(install: Install, tmp_path: Path) -> None:
+    install("Some.Name_x", {"some_x.py": ""}, version="1.0+local.1")
+    install("epoch", {"epoch.py": ""}, version="2!1.0rc1")
+
+    lines = analyze(by_value("def f(): import some_x, epoch, numpy")).requirements()
+
+    parsed = [Requirement(line) for line in lines]
+    assert [str(each.specifier) for each in parsed] == [
+        "==2!1.0rc1",
+        f"=={importlib.metadata.version('numpy')}",
+        "==1.0+local.1",
+    ]
+    assert [each.name for each in parsed] == ["epoch", "numpy", "Some.Name_x"]
