@@ -22,6 +22,7 @@ from .errors import (
     Unschedulable,
 )
 from .executor import Executor
+from .explanation import Explanation
 from .farm import Farm
 from .invocation import Invocation, Ref
 from .resources import Resources, Usage
@@ -42,6 +43,7 @@ __all__ = [
     "Dependencies",
     "DependencyError",
     "Executor",
+    "Explanation",
     "Farm",
     "FarmError",
     "Invocation",

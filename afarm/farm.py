@@ -13,12 +13,13 @@ from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
+from . import explanation, views
 from . import sizing as sizers
-from . import views
 from ._core.request import Request
 from .call import IN_THREAD, Call, StreamState, Target
 from .display import Display
 from .errors import FarmError, NodeError, NoNodesError, SerializationError
+from .explanation import Explanation
 from .invocation import Invocation, Ref
 from .iteration import STREAM_AHEAD, Stream
 from .iteration import Mapping as MapInProgress
@@ -635,6 +636,20 @@ class Farm:
         """Return how the work stands: counts by state, throughput, utilisation, efficiency."""
         scheduler = self._life.scheduler
         return views.stats(scheduler) if scheduler is not None else Stats()
+
+    def explain(self, invocation: Invocation[Any]) -> Explanation:
+        """Return why an invocation waits, or where it went and why; ``print`` shows it.
+
+        Raises:
+            TypeError: If it is no invocation.
+            ValueError: If it belongs to another farm.
+        """
+        if not isinstance(invocation, Invocation):
+            raise TypeError(f"explain() takes what submit() returned, not {invocation!r}")
+        scheduler = self._life.scheduler
+        if scheduler is None or invocation._scheduler is not scheduler:
+            raise ValueError(f"{invocation!r} belongs to another farm")
+        return explanation.explain(scheduler, invocation._call)
 
     def write_report(self, path: str | os.PathLike[str]) -> None:
         """Write a page (HTML) on what this farm has done: needs nothing else to be looked at.

@@ -545,6 +545,11 @@ class FarmState:
             retries_used=invocation.retries_used,
         )
 
+    def finished(self, category: str) -> int:
+        """Return how many invocations of a category have returned, as far as is remembered."""
+        known = self._categories.get(category)
+        return known.finished if known is not None else 0
+
     def __repr__(self) -> str:
         counts = self.counts()
         return (

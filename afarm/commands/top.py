@@ -14,7 +14,7 @@ from typing import TextIO
 from ..errors import RecordError
 from ..record import connect_to_read
 from ..report.collect import RunFacts, read_run
-from ..report.page import duration
+from ..report.words import duration
 from ..resources import format_bytes
 
 # The record says once a second how things stand.

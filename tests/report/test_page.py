@@ -12,7 +12,7 @@ from afarm import report
 from afarm.commands import top
 from afarm.errors import RecordError
 from afarm.record import CallEntry, NodeEntry, RunEntry, RunningEntry, Snapshot, Writer
-from afarm.report.page import duration
+from afarm.report.words import duration
 from afarm.resources import Resources, Usage
 
 MIB = 1 << 20
