@@ -19,6 +19,7 @@ _LOADS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _ATTRIBUTES = frozenset({"LOAD_ATTR", "LOAD_METHOD"})
 _NOISE = frozenset({"CACHE", "EXTENDED_ARG", "NOP", "NOT_TAKEN", "PRECALL", "PUSH_NULL", "TO_BOOL"})
 _DYNAMIC = frozenset({"import_module", "__import__"})
+_LOOKUPS = frozenset({"entry_points", "iter_entry_points"})
 _COMPUTING = frozenset({"BINARY_ADD", "BINARY_MODULO", "BINARY_OP", "BUILD_STRING", "FORMAT_VALUE"})
 _TOLERANT = frozenset({"ImportError", "ModuleNotFoundError", "Exception", "BaseException"})
 
@@ -53,10 +54,13 @@ class CodeFacts:
         imports: In the order of the code.
         names: Global names, each with the attributes looked up on it at once, and the line
             where that is seen first: ``(("np", "linalg", "norm"), 12)``.
+        groups: Texts any of which may name a group of entry points: those of code that looks
+            some up; with the line where that code begins.
     """
 
     imports: tuple[ImportSite, ...]
     names: tuple[tuple[tuple[str, ...], int], ...]
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 @lru_cache(maxsize=4096)
@@ -64,6 +68,7 @@ def read_code(code: CodeType) -> CodeFacts:
     """Return what a code object and the code nested in it import and look up."""
     imports: list[ImportSite] = []
     names: dict[tuple[str, ...], int] = {}
+    groups: dict[str, int] = {}
     pending = [(code, False)]
     while pending:
         current, lazy = pending.pop()
@@ -71,13 +76,16 @@ def read_code(code: CodeType) -> CodeFacts:
         imports.extend(_imports(current, instructions, lazy))
         for chain, line in _names(current, instructions):
             names.setdefault(chain, line)
+        if not _LOOKUPS.isdisjoint(current.co_names):
+            texts = (each for each in current.co_consts if isinstance(each, str))
+            groups.update(dict.fromkeys(texts, current.co_firstlineno))
         pending.extend(
             # A class body runs with the code around it, a function's when it is called.
             (constant, lazy or bool(constant.co_flags & inspect.CO_OPTIMIZED))
             for constant in current.co_consts
             if isinstance(constant, CodeType)
         )
-    return CodeFacts(tuple(imports), tuple(names.items()))
+    return CodeFacts(tuple(imports), tuple(names.items()), tuple(groups.items()))
 
 
 def _names(code: CodeType, steps: list[dis.Instruction]) -> Iterator[tuple[tuple[str, ...], int]]:

@@ -170,7 +170,12 @@ def _analyze(
         # Of what the function imports anyway, no other module is imported ahead: the same
         # environment serves it with and without such arguments.
         imports.append(Import(name, "an argument", optional=name.partition(".")[0] in seen))
-    found = resolve([*imports, *added], known, packages=_requirements(packages, known))
+    found = resolve(
+        [*imports, *added],
+        known,
+        packages=_requirements(packages, known),
+        groups=scanned.groups,
+    )
     dependencies = Dependencies(
         found.modules,
         found.distributions,

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -88,10 +90,12 @@ def recorded(metadata: Metadata) -> list[tuple[str, int | None]]:
         return [
             (row[0], int(row[2]) if len(row) > 2 and row[2].isdigit() else None) for row in rows
         ]
-    files = metadata.files
-    if files is not None:
-        return [(str(file), None) for file in files]
     return [(path, None) for path in _unrecorded(metadata)]
+
+
+def has_record(metadata: Metadata) -> bool:
+    """Return whether an installer has listed a distribution's files."""
+    return metadata.read_text("RECORD") is not None
 
 
 def base_folder(metadata: Metadata) -> str:
@@ -126,7 +130,7 @@ def distribution_files(metadata: Metadata, *, editable: bool, rule: Rule | None 
     left_out = 0
     for path, size in recorded(metadata):
         name = _name_in_bundle(path)
-        if name is None or (editable and ".dist-info/" not in name):
+        if name is None or (editable and not _is_metadata(name)):
             continue
         if stays(rule, name):
             left_out += 1
@@ -195,6 +199,10 @@ def _file(name: str, path: str) -> File | None:
     return File(name, path, status.st_size, status.st_mtime_ns, bool(status.st_mode & stat.S_IXUSR))
 
 
+def _is_metadata(name: str) -> bool:
+    return ".dist-info/" in name or ".egg-info" in name
+
+
 def _name_in_bundle(recorded: str) -> str | None:
     path = PurePosixPath(recorded.replace(os.sep, "/"))
     if path.suffix == ".pyc" or "__pycache__" in path.parts or path.is_absolute():
@@ -215,13 +223,31 @@ def _name_in_bundle(recorded: str) -> str | None:
 
 
 def _unrecorded(metadata: Metadata) -> Iterator[str]:
-    """Yield the files of a distribution that some package manager installed without a record."""
+    """Yield the files of a distribution that some package manager installed without a record.
+
+    They are told by the names of its top-level modules.
+    """
     base = base_folder(metadata)
-    tops = (metadata.read_text("top_level.txt") or metadata.metadata["Name"]).split()
+    listed = metadata.read_text("top_level.txt")
+    name = re.sub(r"[-.]", "_", metadata.metadata["Name"])
+    tops = listed.split() if listed else dict.fromkeys((name, name.lower()))
+    with os.scandir(base) as entries:
+        beside = {entry.name for entry in entries}
     for top in tops:
         folder = os.path.join(base, top)
         if os.path.isdir(folder):
             for _, relative in _walk(folder):
                 yield f"{top}/{relative}"
-        elif os.path.isfile(f"{folder}.py"):
-            yield f"{top}.py"
+        for suffix in (".py", *EXTENSION_SUFFIXES):
+            if f"{top}{suffix}" in beside:
+                yield f"{top}{suffix}"
+    own = metadata_folder(metadata)
+    if own in beside:
+        path = os.path.join(base, own)
+        yield from (f"{own}/{name}" for _, name in _walk(path)) if os.path.isdir(path) else (own,)
+
+
+def metadata_folder(metadata: Metadata) -> str:
+    """Return the name of the folder with a distribution's metadata; for Debian it may be a file."""
+    path = getattr(metadata, "_path", None)  # of `PathDistribution`: there is no public name
+    return os.path.basename(str(path)) if path is not None else ""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from .files import File, base_folder, distribution_files, recorded
+from .files import File, base_folder, distribution_files, has_record, metadata_folder, recorded
 from .left_out import Rule, rule_for
 from .modules import real_folder
 
@@ -50,6 +50,23 @@ class Distribution:
         return sum(file.size for file in self.files)
 
 
+@dataclass(frozen=True, slots=True)
+class EntryPoint:
+    """What a distribution announces itself by, as a plug-in of another.
+
+    Attributes:
+        group: Who is meant: ``xarray.backends``.
+        name: Its name in the group.
+        module: The module that it leads to.
+        distribution: The canonical name of what announces it.
+    """
+
+    group: str
+    name: str
+    module: str
+    distribution: str
+
+
 class Installed:
     """The distributions on a search path, read once.
 
@@ -70,7 +87,12 @@ class Installed:
             name = _name_of(metadata)
             if name:
                 self._by_name.setdefault(canonical(name), metadata)
-        for key, metadata in self._by_name.items():
+        self._entry_points: tuple[EntryPoint, ...] | None = None
+        # Of what has no record, only the names of top-level modules are known: it owns what
+        # nothing else of the same namespace does.
+        for key, metadata in sorted(
+            self._by_name.items(), key=lambda item: not has_record(item[1])
+        ):
             project = _editable_project(metadata)
             if project is not None:
                 self._editable[project] = key
@@ -100,6 +122,17 @@ class Installed:
     def is_editable(self, name: str) -> bool:
         """Return whether a distribution is installed as a link to its project."""
         return name in self._editable.values()
+
+    def entry_points(self) -> tuple[EntryPoint, ...]:
+        """Return all entry points but those of scripts."""
+        if self._entry_points is None:
+            self._entry_points = tuple(
+                EntryPoint(point.group, point.name, point.module, key)
+                for key, metadata in self._by_name.items()
+                for point in metadata.entry_points
+                if point.group not in ("console_scripts", "gui_scripts")
+            )
+        return self._entry_points
 
     def __contains__(self, name: str) -> bool:
         return canonical(name) in self._by_name
@@ -180,7 +213,9 @@ def canonical(name: str) -> str:
 
 def _name_of(metadata: Metadata) -> str:
     """Return a distribution's name; parsing all of its metadata takes 50 times as long."""
-    text = metadata.read_text("METADATA") or metadata.read_text("PKG-INFO") or ""
+    text = metadata.read_text("METADATA") or metadata.read_text("PKG-INFO")
+    if not text:
+        text = metadata.read_text("") or ""  # a single file, as Debian has some
     for line in text.split("\n\n", 1)[0].splitlines():
         if line[:5].lower() == "name:":
             return line[5:].strip()
@@ -201,7 +236,10 @@ def _requirements_of(metadata: Metadata) -> list[Requirement]:
 def _editable_project(metadata: Metadata) -> str | None:
     text = metadata.read_text("direct_url.json")
     if not text:
-        return None
+        # `setup.py develop` leaves the metadata in the project, which is on the path.
+        base = base_folder(metadata)
+        inside = {"site-packages", "dist-packages"} & set(base.split(os.sep))
+        return base if metadata_folder(metadata).endswith(".egg-info") and not inside else None
     try:
         origin = json.loads(text)
         editable = origin["dir_info"]["editable"]

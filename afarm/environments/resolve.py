@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from types import CodeType
@@ -20,7 +20,7 @@ from .bytecode import read_code
 from .files import SourceTree, source_tree
 from .installed import Distribution, Installed
 from .modules import Located, is_in_standard_library, is_standard, locate
-from .scan import Import, absolute
+from .scan import Import, absolute, at_line
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
@@ -84,7 +84,11 @@ def is_own(module: str, known: Owners) -> bool:
 
 
 def resolve(
-    imports: Iterable[Import], known: Installed, *, packages: Sequence[Requirement] = ()
+    imports: Iterable[Import],
+    known: Installed,
+    *,
+    packages: Sequence[Requirement] = (),
+    groups: Mapping[str, str] | None = None,
 ) -> Resolution:
     """Return what provides the imports.
 
@@ -93,14 +97,21 @@ def resolve(
         known: The installed distributions.
         packages: Distributions to take along though nothing seen imports them; each
             must be installed.
+        groups: Groups of entry points that are looked up, each with its place.
     """
     from packaging.requirements import Requirement
 
     resolver = _Resolver(known)
-    resolver.run(imports)
-    roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
+    resolver.groups.update(groups or {})
+    added = tuple(imports)
+    closure: dict[str, str] = {}
+    while added:
+        resolver.run(added)
+        roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
+        closure = known.closure(roots)
+        tops = {needed.module.partition(".")[0] for needed in resolver.modules}
+        added = tuple(_plug_ins(known, {*resolver.owners, *tops}, resolver))
     names = {needed.module for needed in resolver.modules}
-    closure = known.closure(roots)
     found = {name: known.describe(name, names) for name in closure}
     reasons = {name: _seen(needed) for (name, _), needed in resolver.trees.items()}
     for name, parent in closure.items():
@@ -120,6 +131,26 @@ def resolve(
         preload=tuple(sorted(resolver.preload)),
         reasons=reasons,
     )
+
+
+def _plug_ins(known: Installed, hosts: Collection[str], resolver: _Resolver) -> Iterator[Import]:
+    """Yield what is announced to what is imported, and is not needed yet.
+
+    A group belongs to the distribution or module that its name begins with
+    (``xarray.backends``), and to whoever looks it up by its name. Plug-ins of what is only
+    required by something else do not count: there is no end to them.
+    """
+    for point in known.entry_points():
+        where = resolver.groups.get(point.group)
+        host, dot, _ = point.group.partition(".")
+        if where is None and not (dot and host in hosts):
+            continue
+        place = f"the entry points {point.group}" + (f", looked up in {where}" if where else "")
+        needed = Import(point.module, place, optional=True)
+        if point.distribution not in resolver.owners and needed not in resolver.modules:
+            # Its metadata are needed even where it is a project of the user's own.
+            resolver.owners[point.distribution] = needed
+            yield needed
 
 
 def _seen(needed: Import) -> str:
@@ -147,6 +178,7 @@ class _Resolver:
         self.missing: dict[Import, None] = {}
         self.owners: dict[str, Import] = {}
         self.trees: dict[tuple[str, str], Import] = {}
+        self.groups: dict[str, str] = {}
         self.preload: set[str] = set()
 
     def add(self, needed: Import) -> None:
@@ -176,8 +208,13 @@ class _Resolver:
         whole = innermost.name == needed.module
         if not whole and needed.module not in sys.modules and self._own(innermost):
             self.missing[needed] = None
-        if whole and innermost.folders and (not innermost.file or self._own(innermost)):
-            chain += self._submodules(innermost, needed.members)
+        if whole and innermost.folders:
+            inner = self._submodules(innermost, needed.members)
+            if innermost.file and not self._own(innermost):
+                # What the package was installed with travels anyway: there may be more in it.
+                owner = self._known.owner(innermost.file)
+                inner = tuple(each for each in inner if self._known.owner(each.file) != owner)
+            chain += inner
         for located in chain:
             self._take(located, chain[0], needed)
 
@@ -214,7 +251,10 @@ class _Resolver:
         package = located.name if located.folders else located.name.rpartition(".")[0]
         place = f"{located.name} ({os.path.basename(located.file)}:1)"
         loaded = located.name in sys.modules
-        for site in read_code(code).imports:
+        facts = read_code(code)
+        for text, line in facts.groups:
+            self.groups.setdefault(text, at_line(place, line))
+        for site in facts.imports:
             found = absolute(site, package, place)
             if found is None:
                 continue

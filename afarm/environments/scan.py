@@ -10,8 +10,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from importlib.util import resolve_name
 from itertools import islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
@@ -60,10 +60,17 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """What `scan` found."""
+    """What `scan` found.
+
+    Attributes:
+        imports: What is imported.
+        bindings: What the answer rests on.
+        groups: Texts any of which may name a group of entry points, each with its place.
+    """
 
     imports: tuple[Import, ...]
     bindings: tuple[Binding, ...]
+    groups: Mapping[str, str] = field(default_factory=dict)
 
 
 def token_of(value: object) -> object:
@@ -95,7 +102,7 @@ def scan(roots: Iterable[object], *, own: Callable[[str], bool]) -> Scan:
     for root in roots:
         scanner.add(root, "")
     scanner.run()
-    return Scan(tuple(scanner.imports), tuple(scanner.bindings))
+    return Scan(tuple(scanner.imports), tuple(scanner.bindings), scanner.groups)
 
 
 class _Scanner:
@@ -105,6 +112,7 @@ class _Scanner:
         self._seen: dict[int, object] = {}  # holds what it has seen, so that no id comes twice
         self.imports: dict[Import, None] = {}
         self.bindings: list[Binding] = []
+        self.groups: dict[str, str] = {}
 
     def add(self, value: object, where: str) -> None:
         if issubclass(type(value), _PLAIN) or id(value) in self._seen:
@@ -178,6 +186,8 @@ class _Scanner:
             found = absolute(site, package if isinstance(package, str) else "", here)
             if found is not None:
                 self.imports[found] = None
+        for text, line in facts.groups:
+            self.groups.setdefault(text, at_line(here, line))
         for chain, line in facts.names:
             name = chain[0]
             if name not in scope:

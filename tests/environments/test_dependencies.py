@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import os
 import sys
+import sysconfig
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -119,8 +120,40 @@ def test_a_distribution_without_a_record_is_taken_by_its_top_level(install: Inst
 
     assert names(found) == ["debian"]
     assert [file.name for file in found.distributions[0].files] == [
-        "site-packages/debian_mod/__init__.py"
+        "site-packages/debian-1.0.dist-info/METADATA",
+        "site-packages/debian-1.0.dist-info/top_level.txt",
+        "site-packages/debian_mod/__init__.py",
     ]
+
+
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_a_distribution_of_debians_is_taken_with_its_extension_module(
+    install: Install, as_folder: bool
+) -> None:
+    site = install("unrelated", {"unrelated.py": "", "space/other.py": ""})
+    extension = f"_fast{sysconfig.get_config_var('EXT_SUFFIX')}"
+    for name in ("fast/__init__.py", extension, "space/fast.py", "space/__init__.py"):
+        (site / name).parent.mkdir(exist_ok=True)
+        (site / name).write_text("")
+    info = site / "Fast-2.0.egg-info"
+    metadata = "Metadata-Version: 1.1\nName: Fast\nVersion: 2.0\n"
+    if as_folder:
+        info.mkdir()
+        (info / "PKG-INFO").write_text(metadata)
+        (info / "top_level.txt").write_text("_fast\nfast\nspace\n")
+        (info / "SOURCES.txt").write_text("setup.py\nlib/fast/__init__.py\n")
+    else:
+        info.write_text(metadata)
+
+    found = analyze(by_value("def f(): import fast"))
+
+    assert found.requirements() == ["Fast==2.0"]
+    listed = {file.name.removeprefix("site-packages/") for file in found.distributions[0].files}
+    if as_folder:
+        assert {extension, "Fast-2.0.egg-info/PKG-INFO", "space/fast.py"} <= listed
+        assert names(analyze(by_value("def f(): from space import other"))) == ["Fast", "unrelated"]
+    else:
+        assert listed == {"fast/__init__.py", "Fast-2.0.egg-info"}
 
 
 def test_a_module_beside_the_script_travels_as_one_file(project: Project) -> None:
@@ -440,3 +473,114 @@ def test_requirements_are_lines_that_pip_accepts(install: Install, tmp_path: Pat
         "==1.0+local.1",
     ]
     assert [each.name for each in parsed] == ["epoch", "numpy", "Some.Name_x"]
+
+
+FINDER = """
+import sys
+from importlib.util import spec_from_file_location
+
+class Finder:
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name == "own_mapped":
+            return spec_from_file_location(
+                name, {file!r}, submodule_search_locations=[{folder!r}]
+            )
+
+sys.meta_path.append(Finder)
+"""
+
+
+def test_an_editable_install_with_an_import_hook_travels_as_source(
+    install: Install, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "work" / "own-mapped"
+    package = project / "src" / "mapped"  # not called as it is imported
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("from . import inner\n")
+    (package / "inner.py").write_text("import mdurl\n")
+    install("own-mapped", editable=project)
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    exec(FINDER.format(file=str(package / "__init__.py"), folder=str(package)), {})
+
+    found = analyze(by_value("def f(): import own_mapped"))
+
+    assert trees(found) == {
+        "own_mapped": ["source/own_mapped/__init__.py", "source/own_mapped/inner.py"]
+    }
+    assert names(found) == ["mdurl", "own-mapped"]
+
+
+def test_a_develop_install_travels_as_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "old"
+    (project / "own_old").mkdir(parents=True)
+    (project / "own_old" / "__init__.py").write_text("")
+    (project / "setup.py").write_text("")
+    info = project / "own_old.egg-info"
+    info.mkdir()
+    (info / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: own-old\nVersion: 1\n")
+    (info / "top_level.txt").write_text("own_old\n")
+    (info / "SOURCES.txt").write_text("setup.py\n")
+    monkeypatch.syspath_prepend(str(project))
+
+    found = analyze(by_value("def f(): import own_old"))
+
+    assert trees(found) == {"own_old": ["source/own_old/__init__.py"]}
+    assert names(found) == ["own-old"]
+    assert {file.name for file in found.distributions[0].files} == {
+        f"site-packages/own_old.egg-info/{name}"
+        for name in ("PKG-INFO", "SOURCES.txt", "top_level.txt")
+    }
+
+
+POINTS = "{name}-1.0.dist-info/entry_points.txt"
+
+
+def test_plug_ins_of_what_is_needed_come_along(install: Install, project: Project) -> None:
+    install("host", {"hosting.py": ""})
+    install(
+        "one",
+        {"one.py": "", POINTS.format(name="one"): "[host.plugs]\na = one:run\n"},
+        requires=("base",),
+    )
+    install("base", {"base.py": ""})
+    install("two", {"two.py": "", POINTS.format(name="two"): "[hosting.more]\nb = two\n"})
+    install("far", {"far.py": "", POINTS.format(name="far"): "[far.plugs]\nc = far\n"})
+    install("cli", {"cli.py": "", POINTS.format(name="cli"): "[console_scripts]\nhost = cli:f\n"})
+    project.write({"own_plug.py": ""})
+    install(
+        "own-plug",
+        {POINTS.format(name="own-plug"): "[host.plugs]\nmine = own_plug:run\n"},
+        editable=project.folder,
+    )
+
+    found = analyze(by_value("def f(): import hosting"))
+
+    assert names(found) == ["base", "host", "one", "own-plug", "two"]
+    assert list(trees(found)) == ["own_plug.py"]
+    assert found.reasons["one"] == "one, seen in the entry points host.plugs"
+    assert found.preload == ("hosting",)
+
+
+def test_plug_ins_of_a_group_that_is_looked_up_come_along(
+    install: Install, project: Project
+) -> None:
+    install("one", {"one.py": "", POINTS.format(name="one"): "[a-group]\na = one:run\n"})
+    install("two", {"two.py": "", POINTS.format(name="two"): "[other]\nb = two:run\n"})
+    project.write(
+        {
+            "own_lookup.py": "import importlib.metadata\ndef find():\n"
+            "  return importlib.metadata.entry_points().select(group='other')\n"
+        }
+    )
+    here = by_value(
+        "def f():\n  from importlib.metadata import entry_points\n"
+        "  return [each.load() for each in entry_points(group='a-group')]\n"
+    )
+
+    assert names(analyze(here)) == ["one"]
+    reason = analyze(here).reasons["one"]
+    assert reason == "one, seen in the entry points a-group, looked up in f (<string>:1)"
+    assert names(analyze(by_value("def f(): import own_lookup"))) == ["two"]
