@@ -90,6 +90,14 @@ class Dispose(Message):
     worker: int
 
 
+@message(_FIRST + 11)
+class Prepare(Message):
+    """Make these modules ready: the calls of later workers import them. See `prepared`."""
+
+    supervisor: int
+    names: str  # one a line, packages before what lies in them
+
+
 @message(_FIRST + 16)
 class WorkerReady(Message):
     """A worker waits for calls; its socket comes along."""
@@ -144,7 +152,7 @@ class WorkerGone(Message):
     tail: bytes
 
 
-# --- from the agent to a worker
+# --- from the agent to a worker, and back
 
 
 @message(_FIRST + 24)
@@ -155,7 +163,15 @@ class Function(Message):
     body: bytes
 
 
-FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose))
+@message(_FIRST + 25)
+class Imported(Message):
+    """A worker of one call has imported these; see `prepared`. Comes before its `Ended`."""
+
+    worker: int
+    names: str  # one a line
+
+
+FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose, Prepare))
 TO_AGENT = frozenset(
     each.kind for each in (Ready, WorkerReady, Printed, Measured, Settled, WorkerGone)
 )

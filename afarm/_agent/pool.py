@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Protocol
 
@@ -29,11 +29,14 @@ from .spawn import spawn
 from .template import Plan
 
 # What a worker may send: results of the farm's protocol.
-_FROM_WORKER = frozenset({67, 68, 69})
+_FROM_WORKER = frozenset({67, 68, 69, internal.Imported.kind})
 
 # Templates kept; each holds what its environment imports, 20 to 200 MB. One for each
 # environment and number of threads; more are kept only while they are in use.
 _TEMPLATES = 8
+
+# Modules that supervisors are told to read ahead.
+_MOST_IMPORTED = 2000
 
 # The end of what a template printed, for when it does not come up.
 _NOISE = 4096
@@ -141,6 +144,7 @@ class Template:
     notes: str = ""
     used: float = 0.0  # when one of its slots was last taken or made
     heard: bytearray = field(default_factory=bytearray)
+    imported: dict[str, None] = field(default_factory=dict)  # what its workers were seen to import
     slots: set[int] = field(default_factory=set)
     forking: int = 0
 
@@ -255,6 +259,21 @@ class Pool:
             template.channel.send_with(
                 encode(internal.Fork(slot.number)), [theirs.detach(), descriptor]
             )
+        if template.imported:
+            self._prepare(slot, template.imported)
+
+    def _prepare(self, slot: Slot, names: Iterable[str]) -> None:
+        """Have a supervisor read modules before it forks its next workers."""
+        slot.channel.send(encode(internal.Prepare(slot.number, "\n".join(names))))
+        self._loop.touch(slot.channel)
+
+    def _learn(self, template: Template, names: Iterable[str]) -> None:
+        """Note what a worker has imported, for all that will be forked."""
+        new = dict.fromkeys(name for name in names if name not in template.imported)
+        if new and len(template.imported) < _MOST_IMPORTED:
+            template.imported.update(new)
+            for number in template.slots:
+                self._prepare(self._slots[number], new)
 
     def _read_supervisor(self, slot: Slot) -> None:
         found = self._safely(slot.channel.receive_descriptors)
@@ -355,6 +374,9 @@ class Pool:
         for each in found:
             if isinstance(each, Fragment):
                 self._owner.on_worker_bulk(worker, each.data)
+            elif each.kind == internal.Imported.kind:
+                message: Any = decode(each)
+                self._learn(worker.slot.template, message.names.splitlines())
             else:
                 self._owner.on_worker_frame(worker, each)
 

@@ -23,6 +23,7 @@ from ..resources import Resources, Usage
 from . import internal, system
 from .output import COALESCE, Pipes
 from .page import BEGUN, CLEAN, ENDED, SETTLED, Page
+from .prepared import prepared
 from .scratch import disk_usage, open_up, remove, removed_empty
 from .watch import CallWatch
 from .worker import run_worker
@@ -175,6 +176,8 @@ class Supervisor:
                 self._settle(message)
             elif isinstance(message, internal.Dispose):
                 self._dispose(message.worker)
+            elif isinstance(message, internal.Prepare):
+                prepared.read(message.names.splitlines())
 
     def _watch(self, message: internal.Watch) -> None:
         worker = self._workers.get(message.worker)

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import array
 import contextlib
+import fcntl
+import functools
 import os
+import resource
 import signal
 import socket
 import sys
@@ -83,14 +86,16 @@ def set_oom_score(score: int) -> None:
         file.write(str(score))
 
 
+@functools.cache
+def _first() -> int:
+    """Return the lowest descriptor of ours: lower where few are allowed."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return FIRST_DESCRIPTOR if soft in (-1,) or soft > FIRST_DESCRIPTOR + 56 else 10
+
+
 def move_high(descriptor: int) -> int:
     """Return a copy of a descriptor at `FIRST_DESCRIPTOR` or above; the old one is closed."""
-    import fcntl
-    import resource
-
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    first = FIRST_DESCRIPTOR if soft in (-1,) or soft > FIRST_DESCRIPTOR + 56 else 10
-    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, first)
+    high = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, _first())
     os.close(descriptor)
     return high
 
@@ -101,7 +106,6 @@ def widen(descriptor: int) -> None:
     Nothing changes where the kernel does not allow it: an ordinary user may have only so many
     pages in pipes.
     """
-    import fcntl
     import stat
 
     mode = os.fstat(descriptor).st_mode

@@ -22,7 +22,7 @@ from .._monitor.proc import read_status
 from .._wire.codec import write_ahead
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Ended, Message, Run, decode, encode
-from . import by_value, internal, system
+from . import internal, system
 from .page import Page
 from .supervisor import Place, Supervisor
 
@@ -106,9 +106,6 @@ class Template:
         plan = self._plan = Plan(**json.loads(message.description))
         if plan.path:
             sys.path[:] = plan.path
-        # Functions of scripts and notebooks are unpickled with it: 15 ms here once, and not
-        # in each worker that is forked for one call.
-        by_value.pickler()
         notes = [note for name in plan.preload if (note := _preload(name))]
         # A name that is nowhere: what lies in the folders of the path is known from then on,
         # and no worker has to list them for itself.

@@ -26,7 +26,7 @@ from .._wire.payloads import INLINE, pack_layout
 from ..resources import Usage
 from . import restore, system
 from .inbox import Inbox, wait_drained
-from .internal import Flag, Function
+from .internal import Flag, Function, Imported
 from .page import (
     BEGUN,
     CLEAN,
@@ -38,6 +38,7 @@ from .page import (
     WITHDRAWN_FROM,
     WITHDRAWN_TO,
 )
+from .prepared import read_by_this_process
 from .results import Payload, dump_failure, dump_result
 from .scratch import Scratch, lay
 from .streams import Stream, UnpicklableItem
@@ -69,6 +70,7 @@ class Worker:
         self._state: restore.State | None = None
         self._sequence = 0
         self._seeded = False
+        self._modules = len(sys.modules)
 
     def serve(self) -> None:
         """Serve calls until the socket ends or this process is to be replaced."""
@@ -124,6 +126,8 @@ class Worker:
                         wait_drained(stream)
         if leaving:
             flags |= _LEAVING
+        if not reuse and len(sys.modules) > self._modules:
+            self._tell_imported()
         run, payload = call.run, call.payload
         inline = payload.size <= INLINE
         usage = finding.usage if not left else _with_disk(finding.usage, left)
@@ -149,6 +153,12 @@ class Worker:
         restore.seed_generators()
         self._seeded = True
         return True
+
+    def _tell_imported(self) -> None:
+        """Let the modules that this call imported be read ahead of the next worker's fork."""
+        names = read_by_this_process(self._modules)
+        if names:
+            self._inbox.send(encode(Imported(0, "\n".join(names))))
 
     def _wait_settled(self) -> None:
         """Wait until the supervisor has ended the orphans of a call that started processes.
