@@ -23,6 +23,7 @@ from ..errors import DependencyError
 from .archive import Packed, write_archive
 from .files import File, SourceTree
 from .installed import Distribution
+from .places import cache_folder
 
 _FORMAT = "2"  # part of every fingerprint: raise it when the same files give other bytes
 
@@ -56,15 +57,6 @@ class Bundle:
     head: int
     path: Path
     native: bool
-
-
-def cache_folder() -> Path:
-    """Return the folder of packed bundles on this side."""
-    stated = os.environ.get("AFARM_CACHE")
-    if stated:
-        return Path(stated) / "bundles"
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "afarm" / "bundles"
 
 
 def pack(

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._agent.build import platform_of_interpreter
-from .bundle import Bundle, cache_folder, is_packed, pack
+from .bundle import Bundle, is_packed, pack
 from .dependencies import Dependencies
 from .files import SourceTree
 from .first_use import first_use
 from .installed import Distribution
+from .places import cache_folder
 
 log = logging.getLogger("afarm")
 

@@ -18,10 +18,11 @@ from pathlib import Path
 from types import CodeType
 
 from ..payload.content import code_digest, unwrapped
-from .bundle import Bundle, cache_folder, pack
+from .bundle import Bundle, pack
 from .files import SourceTree
 from .installed import Distribution, installed
 from .modules import is_standard, locate
+from .places import cache_folder
 from .resolve import resolve
 from .scan import Import
 

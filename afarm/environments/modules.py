@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import BYTECODE_SUFFIXES, ModuleSpec
 
+from .zipped import file_of
+
 
 @dataclass(frozen=True, slots=True)
 class Located:
@@ -124,6 +126,11 @@ def _located(spec: ModuleSpec) -> Located | None:
         return Located(spec.name, "", folders) if folders else None
     if origin.endswith(tuple(BYTECODE_SUFFIXES)):
         origin = spec.cached or origin
+    unzipped = file_of(spec)
+    if unzipped is not None:
+        # Its submodules are looked for in the zip, by the importer that found it.
+        folders = tuple(spec.submodule_search_locations or ())
+        return Located(spec.name, real_file(unzipped), folders)
     return Located(spec.name, real_file(origin), folders)
 
 

@@ -16,7 +16,7 @@ from importlib.util import resolve_name
 from itertools import islice
 from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType
 
-from ..payload.importing import importable
+from ..payload.importing import has_no_file, importable
 from .bytecode import ImportSite, read_code
 
 # A function that refers to a large structure (a list of a million records) is looked
@@ -150,8 +150,9 @@ class _Scanner:
             self.add(value, where)
 
     def _visit_module(self, module: ModuleType, where: str) -> None:
-        if getattr(module, "__spec__", None) is None and module.__name__ not in sys.modules:
-            # Made at run time: it is pickled by value.
+        made = getattr(module, "__spec__", None) is None and module.__name__ not in sys.modules
+        if made or has_no_file(module.__name__):
+            # It is pickled by value.
             self._add_first(vars(module).values(), where)
             return
         self._need(module.__name__, where)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import cloudpickle
 
 from .._agent import remade
-from .importing import importable
+from .importing import has_no_file, importable
 
 # Where a code object's constructor takes the name of its file.
 _FILE = 10
@@ -54,6 +54,9 @@ _generic: Any = functools.singledispatch(lambda _: None)
 _GENERIC = _generic.__code__
 
 
+_NAMED = (types.FunctionType, type, types.ModuleType)
+
+
 class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped base
     """Pickles by value what cannot be imported elsewhere; code keeps the name of its file."""
 
@@ -68,6 +71,10 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]  # untyped base
     )
 
     def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, _NAMED):
+            name = obj.__name__ if isinstance(obj, types.ModuleType) else obj.__module__
+            if isinstance(name, str):
+                has_no_file(name)  # if so, it is pickled by value from here on
         if type(obj) is types.FunctionType and obj.__code__ is _GENERIC and not importable(obj):
             registry = obj.registry  # type: ignore[attr-defined]
             return _reduce_generic(remade.generic, registry, registry[object])
