@@ -67,6 +67,11 @@ def raised_error(call: Call, failure: RemoteFailure) -> BaseException:
             **_facts(call),
         )
     exception.add_note(f"raised on node {call.node}:\n{failure.traceback}".rstrip())
+    if isinstance(exception, ModuleNotFoundError) and exception.name:
+        exception.add_note(
+            f"nothing that was seen imports {exception.name!r}; if it is installed here, "
+            f"options(modules=[{exception.name!r}]) takes it along"
+        )
     return exception
 
 
@@ -77,11 +82,19 @@ def unusable_error(call: Call, failure: RemoteFailure) -> FarmError:
     if isinstance(failure.exception, ModuleNotFoundError):
         name = failure.exception.name or ""
         return DependencyError(
-            f"{where}: {text}; name it in an import statement of the function or its module, "
-            "so that it is found and shipped, and have it installed here",
+            f"{where}: {text}; have it installed here, and name it in an import statement of the "
+            f"function or its module, or take it along with options(modules=[{name!r}])",
             names=[name],
         )
-    return SerializationError(f"{where}: {text}\n{failure.traceback}".rstrip(), part="arguments")
+    remedy = ""
+    if isinstance(failure.exception, AttributeError):
+        remedy = (
+            "; what a pickle names must be found in its module as the module's file has it: "
+            "define it there, not at run time"
+        )
+    return SerializationError(
+        f"{where}: {text}{remedy}\n{failure.traceback}".rstrip(), part="arguments"
+    )
 
 
 def unpicklable_error(call: Call, failure: RemoteFailure) -> SerializationError:

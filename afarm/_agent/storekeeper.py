@@ -238,11 +238,12 @@ def _read_description(message: Environment) -> tuple[_Wanted, str]:
     here = platform_of_interpreter()
     if built_for is None or built_for == here:
         return wanted, ""
+    native = ", ".join(str(b["name"]) for b in description["bundles"] if b.get("native"))
     return wanted, (
         f"this node is {here['system']} {here['machine']} with {here['abi']}; the "
         f"environment holds machine code for {built_for['system']} {built_for['machine']} "
-        f"with {built_for['abi']}: use nodes of that kind, or name a matching interpreter "
-        "with python="
+        f"with {built_for['abi']}, in {native or 'its bundles'}: use nodes of that kind, or name "
+        "a matching interpreter with python="
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.machinery import EXTENSION_SUFFIXES
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from .files import SourceTree
 from .installed import Distribution, Installed, installed
 from .memory import Memory
 from .missing import remembered
+from .modules import built_for_another
 from .resolve import Owners, SitePackages, is_own, preloads, resolve
 from .scan import Binding, Import, scan
 
@@ -94,11 +96,16 @@ class Dependencies:
             return
         names = list(dict.fromkeys(found.module for found in needed))
         seen = "; ".join(f"{found.module!r}, seen in {found.where}" for found in needed)
-        raise DependencyError(
-            f"no module here provides {seen}. Install it, or put its folder on sys.path; if the "
-            "function can do without it, import it under try/except ImportError",
-            names=names,
-        )
+        foreign = [(name, file) for name in names for file in built_for_another(name)]
+        if foreign:
+            files = "; ".join(f"{name!r} is built for another Python in {f}" for name, f in foreign)
+            remedy = f"{files}: build it for {EXTENSION_SUFFIXES[0]} with this interpreter"
+        else:
+            remedy = (
+                "Install it, or put its folder on sys.path; if the function can do without it, "
+                "import it under try/except ImportError"
+            )
+        raise DependencyError(f"no module here provides {seen}. {remedy}", names=names)
 
 
 _analyses: Memory[Dependencies] = Memory()

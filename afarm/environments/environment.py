@@ -98,6 +98,7 @@ class Environment:
                 "head": bundle.head,
                 "kind": bundle.kind,
                 "name": bundle.name,
+                "native": bundle.native,
                 "size": bundle.size,
             }
             for bundle in self.bundles

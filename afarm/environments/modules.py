@@ -55,6 +55,28 @@ def locate(name: str) -> tuple[Located, ...]:
     return tuple(found)
 
 
+def built_for_another(name: str) -> list[str]:
+    """Return extension modules with this name that this interpreter cannot load.
+
+    They are told by their suffix: another version of Python, or another kind of machine.
+    """
+    parent, _, last = name.rpartition(".")
+    chain = locate(parent) if parent else ()
+    folders = (chain[-1].folders if chain else ()) if parent else sys.path
+    found = []
+    for folder in folders:
+        try:
+            names = os.listdir(folder or os.curdir)
+        except OSError:
+            continue  # an entry of the search path need not be there
+        found += [
+            os.path.join(folder, each)
+            for each in sorted(names)
+            if each.startswith(f"{last}.") and each.endswith((".so", ".pyd"))
+        ]
+    return found
+
+
 def is_standard(name: str) -> bool:
     """Return whether a module comes with the interpreter, so that every node has it."""
     top = name.partition(".")[0]

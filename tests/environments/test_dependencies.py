@@ -584,3 +584,15 @@ def test_plug_ins_of_a_group_that_is_looked_up_come_along(
     reason = analyze(here).reasons["one"]
     assert reason == "one, seen in the entry points a-group, looked up in f (<string>:1)"
     assert names(analyze(by_value("def f(): import own_lookup"))) == ["two"]
+
+
+def test_an_extension_module_for_another_python_is_named_with_the_remedy(
+    project: Project,
+) -> None:
+    project.write({"own_fast/__init__.py": "", "own_fast/core.cpython-36m-sparc64-sunos.so": ""})
+
+    with pytest.raises(DependencyError, match=r"build it for \.cpython-.* with this") as caught:
+        analyze(by_value("def f(): from own_fast.core import x")).check()
+
+    assert "core.cpython-36m-sparc64-sunos.so" in str(caught.value)
+    assert "'own_fast.core', seen in f (<string>:1)" in str(caught.value)

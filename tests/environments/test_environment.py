@@ -52,6 +52,7 @@ def test_a_shipped_environment_lists_its_bundles(project: Project, tmp_path: Pat
                 "head": distribution.head,
                 "kind": "distribution",
                 "name": f"mdurl {dependencies.distributions[0].version}",
+                "native": False,
                 "size": distribution.size,
             },
             {
@@ -60,6 +61,7 @@ def test_a_shipped_environment_lists_its_bundles(project: Project, tmp_path: Pat
                 "head": 0,
                 "kind": "source",
                 "name": "own_one.py",
+                "native": False,
                 "size": source.size,
             },
         ],
