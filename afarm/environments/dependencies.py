@@ -49,8 +49,14 @@ class Dependencies:
     reasons: Mapping[str, str] = field(default_factory=dict, compare=False)
 
     def requirements(self) -> list[str]:
-        """Return pinned requirement lines, as in ``requirements.txt``."""
-        return [f"{found.name}=={found.version}" for found in self.distributions]
+        """Return pinned requirement lines, as in ``requirements.txt``.
+
+        What came from a repository, an archive or a folder is pinned to that.
+        """
+        return [
+            f"{found.name} @ {found.origin}" if found.origin else f"{found.name}=={found.version}"
+            for found in self.distributions
+        ]
 
     @property
     def contents(self) -> tuple[Distribution | SourceTree, ...]:

@@ -13,6 +13,7 @@ import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -36,6 +37,7 @@ class Distribution:
         files: What of it travels; of an editable one only the metadata.
         changed: Files that are not as they were installed: gone, or of another size.
         left_out: What stays behind and why that is safe; empty if nothing does.
+        origin: The URL that it was installed from; empty if it came from an index.
     """
 
     name: str
@@ -43,6 +45,7 @@ class Distribution:
     files: tuple[File, ...]
     changed: tuple[str, ...] = ()
     left_out: str = ""
+    origin: str = ""
 
     @property
     def bytes(self) -> int:
@@ -93,9 +96,9 @@ class Installed:
         for key, metadata in sorted(
             self._by_name.items(), key=lambda item: not has_record(item[1])
         ):
-            project = _editable_project(metadata)
-            if project is not None:
-                self._editable[project] = key
+            origin = origin_of(metadata)
+            if origin is not None and origin.project:
+                self._editable[origin.project] = key
                 self._tops[key] = set((metadata.read_text("top_level.txt") or "").split())
                 continue
             base = base_folder(metadata)
@@ -160,8 +163,14 @@ class Installed:
         left_out = ""
         if rule is not None and content.left_out:
             left_out = f"{content.left_out} files in folders {rule.folder}/: {rule.reason}"
+        origin = origin_of(metadata)
         return Distribution(
-            metadata.metadata["Name"], metadata.version, content.files, content.changed, left_out
+            metadata.metadata["Name"],
+            metadata.version,
+            content.files,
+            content.changed,
+            left_out,
+            origin.url if origin is not None else "",
         )
 
     def closure(self, roots: Iterable[Requirement]) -> dict[str, str]:
@@ -233,19 +242,42 @@ def _requirements_of(metadata: Metadata) -> list[Requirement]:
     return requirements
 
 
-def _editable_project(metadata: Metadata) -> str | None:
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a distribution came from if not from an index (PEP 610).
+
+    Attributes:
+        url: As pip takes it after ``NAME @``, with the commit of a repository.
+        project: The folder of an editable one; empty for others.
+    """
+
+    url: str
+    project: str = ""
+
+
+def origin_of(metadata: Metadata) -> Origin | None:
+    """Return where a distribution came from; ``None``: from an index, by its version."""
     text = metadata.read_text("direct_url.json")
     if not text:
         # `setup.py develop` leaves the metadata in the project, which is on the path.
         base = base_folder(metadata)
         inside = {"site-packages", "dist-packages"} & set(base.split(os.sep))
-        return base if metadata_folder(metadata).endswith(".egg-info") and not inside else None
+        if inside or not metadata_folder(metadata).endswith(".egg-info"):
+            return None
+        return Origin(Path(base).as_uri(), base)
     try:
-        origin = json.loads(text)
-        editable = origin["dir_info"]["editable"]
-    except (ValueError, KeyError, TypeError):
+        stated = json.loads(text)
+        url = str(stated["url"])
+        if (stated.get("dir_info") or {}).get("editable") is True:
+            return Origin(url, real_folder(unquote(urlsplit(url).path)))
+        repository = stated.get("vcs_info")
+        if repository is not None:
+            url = f"{repository['vcs']}+{url}@{repository['commit_id']}"
+        if stated.get("subdirectory"):
+            url += f"#subdirectory={stated['subdirectory']}"
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
-    return real_folder(unquote(urlsplit(origin["url"]).path)) if editable is True else None
+    return Origin(url)
 
 
 _lock = threading.Lock()

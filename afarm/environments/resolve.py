@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from .bytecode import read_code
 from .files import SourceTree, source_tree
-from .installed import Distribution, Installed
+from .installed import Distribution, Installed, canonical
 from .modules import Located, is_in_standard_library, is_standard, locate
 from .scan import Import, absolute, at_line
 
@@ -103,14 +103,16 @@ def resolve(
 
     resolver = _Resolver(known)
     resolver.groups.update(groups or {})
+    named = {canonical(package.name) for package in packages}
     added = tuple(imports)
-    closure: dict[str, str] = {}
-    while added:
+    while True:
         resolver.run(added)
-        roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
-        closure = known.closure(roots)
         tops = {needed.module.partition(".")[0] for needed in resolver.modules}
-        added = tuple(_plug_ins(known, {*resolver.owners, *tops}, resolver))
+        added = tuple(_plug_ins(known, {*named, *resolver.owners, *tops}, resolver))
+        if not added:
+            break
+    roots = [*packages, *(Requirement(name) for name in sorted(resolver.owners))]
+    closure = known.closure(roots)
     names = {needed.module for needed in resolver.modules}
     found = {name: known.describe(name, names) for name in closure}
     reasons = {name: _seen(needed) for (name, _), needed in resolver.trees.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import sys
 import sysconfig
@@ -596,3 +597,34 @@ def test_an_extension_module_for_another_python_is_named_with_the_remedy(
 
     assert "core.cpython-36m-sparc64-sunos.so" in str(caught.value)
     assert "'own_fast.core', seen in f (<string>:1)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "line"),
+    [
+        (
+            {"url": "https://host/r.git", "vcs_info": {"vcs": "git", "commit_id": "a1b2"}},
+            "odd @ git+https://host/r.git@a1b2",
+        ),
+        (
+            {"url": "https://host/odd.tar.gz", "archive_info": {}, "subdirectory": "py"},
+            "odd @ https://host/odd.tar.gz#subdirectory=py",
+        ),
+        ({"url": "file:///home/me/odd", "dir_info": {}}, "odd @ file:///home/me/odd"),
+        (
+            {"url": "file:///home/me/odd", "dir_info": {"editable": True}},
+            "odd @ file:///home/me/odd",
+        ),
+        ({"url": 3, "vcs_info": {}}, "odd==1.0"),
+        ("no object", "odd==1.0"),
+    ],
+)
+def test_what_came_from_elsewhere_is_pinned_to_that(
+    install: Install, stated: object, line: str
+) -> None:
+    install("odd", {"odd.py": "", "odd-1.0.dist-info/direct_url.json": json.dumps(stated)})
+
+    found = analyze(by_value("def f(): pass"), packages=["odd"]).requirements()
+
+    assert found == [line]
+    Requirement(line)
