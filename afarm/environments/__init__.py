@@ -1,6 +1,7 @@
 """Which software a function needs, and its bundles for nodes that do not have it."""
 
 from .bundle import Bundle, pack
+from .deflated import Deflated, deflate
 from .dependencies import Dependencies, analyze, imported_ahead
 from .environment import Environment
 from .files import SourceTree
@@ -10,12 +11,14 @@ from .scan import Import
 
 __all__ = [
     "Bundle",
+    "Deflated",
     "Dependencies",
     "Distribution",
     "Environment",
     "Import",
     "SourceTree",
     "analyze",
+    "deflate",
     "find_missing",
     "imported_ahead",
     "pack",

@@ -155,7 +155,7 @@ def _trim(folder: Path, cap: int, *, keep: Path) -> None:
     """Remove what was used least recently, but nothing that a running farm may still send."""
     packed = []
     now = time.time()
-    for path in folder.glob("*.tar"):
+    for path in [*folder.glob("*.tar"), *folder.glob("*.z")]:
         with contextlib.suppress(FileNotFoundError):  # another process trims as well
             status = path.stat()
             packed.append((status.st_mtime, path, status.st_size))
