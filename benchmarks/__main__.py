@@ -26,7 +26,16 @@ from .figures import Figure, LeftOut, markdown_table, merge, text_table
 from .machine import describe_machine, describe_versions
 from .question import CannotMeasure, Question
 
-QUESTIONS = ("overhead", "queue", "slow_link", "containment", "transfer", "startup", "record")
+QUESTIONS = (
+    "overhead",
+    "queue",
+    "slow_link",
+    "containment",
+    "transfer",
+    "startup",
+    "record",
+    "packing_live",
+)
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 5
 # Nothing measured here takes a minute when it works; some peers never answer.
