@@ -9,7 +9,7 @@ import concurrent.futures.thread
 import contextlib
 import threading
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .errors import SerializationError
@@ -146,6 +146,22 @@ class Executor(concurrent.futures.Executor):
         await self._closing.wait()
         await self._farm.close(cancel=self._cancel)
 
+    @property
+    def slots(self) -> int:
+        """How many calls of one core the nodes that are up can hold."""
+        return self._farm._slots()
+
+    # What Dask asks an executor for, to know how much to hand over at once.
+    _max_workers = slots
+
+    def options(self, **settings: Any) -> ExecutorView:
+        """Return a view of this executor with these settings for its calls: `Farm.options`.
+
+        Raises:
+            ValueError, TypeError: If a setting makes no sense; says which.
+        """
+        return ExecutorView(self, self._farm.options(**settings))
+
     def submit(
         self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
     ) -> concurrent.futures.Future[T]:
@@ -154,6 +170,11 @@ class Executor(concurrent.futures.Executor):
         Raises:
             RuntimeError: If the executor was shut down.
         """
+        return self._submit_to(self._farm, fn, args, kwargs)
+
+    def _submit_to(
+        self, farm: Farm, fn: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> concurrent.futures.Future[T]:
         future: _Future[T] = _Future(self._loop)
         try:
             # Here and not on the farm's loop: the caller may change them afterwards.
@@ -165,19 +186,9 @@ class Executor(concurrent.futures.Executor):
             if self._shut:
                 raise RuntimeError("this executor was shut down: make a new one")
             self._futures.add(future)
-            self._loop.call_soon_threadsafe(self._submit, future, fn, arguments)
+            self._loop.call_soon_threadsafe(_submit, farm, future, fn, arguments)
         future.add_done_callback(self._futures.discard)
         return future
-
-    def _submit(self, future: _Future[Any], fn: Callable[..., Any], arguments: Arguments) -> None:
-        if future.cancelled():
-            return
-        try:
-            _, invocation = self._farm._submit(fn, (), {}, arguments=arguments)
-        except Exception as exc:
-            future.set_exception(exc)
-        else:
-            future._follow(invocation)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the executor: no more calls are taken.
@@ -197,3 +208,55 @@ class Executor(concurrent.futures.Executor):
             _living.discard(self)
         if wait:
             self._thread.join()
+
+
+class ExecutorView(concurrent.futures.Executor):
+    """An executor with settings of its own; ends with the one it is a view of.
+
+    Args:
+        executor: Which runs its calls.
+        farm: The view of its farm.
+    """
+
+    def __init__(self, executor: Executor, farm: Farm) -> None:
+        self._executor = executor
+        self._farm = farm
+
+    def __repr__(self) -> str:
+        return f"<view of {self._executor!r}>"
+
+    @property
+    def slots(self) -> int:
+        """How many calls of one core the nodes that are up can hold."""
+        return self._executor.slots
+
+    _max_workers = slots
+
+    def options(self, **settings: Any) -> ExecutorView:
+        """Return a view of this view; see `Executor.options`."""
+        return ExecutorView(self._executor, self._farm.options(**settings))
+
+    def submit(
+        self, fn: Callable[..., T], /, *args: Any, **kwargs: Any
+    ) -> concurrent.futures.Future[T]:
+        """Call a function on the farm; return a future of its result.
+
+        Raises:
+            RuntimeError: If the executor was shut down.
+        """
+        return self._executor._submit_to(self._farm, fn, args, kwargs)
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Do nothing: the executor is shut down by whoever made it."""
+
+
+def _submit(farm: Farm, future: _Future[Any], fn: Callable[..., Any], arguments: Arguments) -> None:
+    """Make a call; on the farm's loop."""
+    if future.cancelled():
+        return
+    try:
+        _, invocation = farm._submit(fn, (), {}, arguments=arguments)
+    except Exception as exc:
+        future.set_exception(exc)
+    else:
+        future._follow(invocation)

@@ -302,6 +302,7 @@ class Farm:
         stream: bool = False,
     ) -> tuple[Call, Invocation[Any]]:
         scheduler = self._scheduler()
+        called = (args, kwargs) if arguments is None else None
         problem = self._look_at_files(scheduler) if self._options.files else None
         target = self._targets.get((id(fn), stream))
         if target is None or target.function() is not fn:
@@ -329,7 +330,7 @@ class Farm:
         if stream:
             call.stream = StreamState()
         elif self._options.memo:
-            call.memo = self._ask(fn, args, kwargs, call)
+            call.memo = self._ask(fn, called, call)
         invocation = Invocation(call, scheduler)
         scheduler.submit(call)
         return call, invocation
@@ -346,7 +347,10 @@ class Farm:
         return None
 
     def _ask(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any], call: Call
+        self,
+        fn: Callable[..., Any],
+        called: tuple[tuple[Any, ...], Mapping[str, Any]] | None,
+        call: Call,
     ) -> Question:
         """Return the question whether a call was made before."""
         from .memo import ask
@@ -355,8 +359,7 @@ class Farm:
         assert call.arguments is not None
         question = ask(
             fn,
-            args,
-            kwargs,
+            called,
             pickled=call.function,
             arguments=call.arguments,
             settings=self._options.settings(None),

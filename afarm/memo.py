@@ -61,8 +61,7 @@ class Question:
 
 def ask(
     function: Callable[..., Any],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
+    called: tuple[Sequence[Any], Mapping[str, Any]] | None,
     *,
     pickled: PickledFunction,
     arguments: Arguments,
@@ -70,14 +69,24 @@ def ask(
 ) -> Question:
     """Return the question about a call as it is now.
 
-    What is too large to be looked at on the loop is known by its pickle, which for equal
-    arguments is mostly, not always, the same.
+    Args:
+        function: What is called.
+        called: Its arguments. Without them, and if they are too many to be looked at on the
+            loop, they are known by their pickle, which for equal ones is mostly, not always,
+            the same.
+        pickled: The function as nodes get it.
+        arguments: The pickled arguments.
+        settings: What else decides on the result.
     """
     content = Content()
     try:
         content.add(function)
-        content.add(tuple(args))
-        content.add(dict(kwargs))
+        if called is None:
+            content.add_arguments(arguments)
+        else:
+            args, kwargs = called
+            content.add(tuple(args))
+            content.add(dict(kwargs))
     except (TooMuch, SerializationError):
         content = Content()
         content.add_bytes((pickled.data,))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -110,3 +111,28 @@ def test_ctrl_c_while_the_nodes_are_opened_ends_the_program() -> None:
 
 def test_an_executor_prints_as_what_it_runs_on(executor: afarm.Executor) -> None:
     assert repr(executor) == "<Executor on <Farm of local, open>>"
+
+
+def test_a_view_of_an_executor_has_settings_of_its_own(tmp_path: Path) -> None:
+    record = tmp_path / "farm.db"
+    with afarm.Executor([afarm.LocalNode(cores=2)], record=record, progress=False) as executor:
+        assert executor.slots == 2
+        view = executor.options(category="mine").options(env={"VIEW": "1"})
+        assert view.submit(os.getenv, "VIEW").result() == "1"
+        assert executor.submit(os.getenv, "VIEW").result() is None
+        assert list(view.map(do.add, range(3))) == [1, 2, 3]
+        view.shutdown()
+        assert view.submit(do.add, 1).result() == 2
+        with pytest.raises(ValueError, match="memory"):
+            executor.options(memory=0)
+
+
+def test_results_asked_for_through_an_executor_are_kept_by_their_arguments(
+    tmp_path: Path,
+) -> None:
+    with afarm.Executor(record=tmp_path / "farm.db", progress=False) as executor:
+        view = executor.options(memo=True)
+        assert [view.submit(do.add, n).result() for n in (1, 2, 1, 2)] == [2, 3, 2, 3]
+        assert view.submit(do.pid, 1).result() == view.submit(do.pid, 1).result()
+        assert view.submit(do.add, 5, b=1).result() == 6
+        assert view.submit(do.add, 5, b=2).result() == 7
