@@ -31,6 +31,7 @@ from .tally import Stats
 from .transport.command import CommandNode
 from .transport.hosts import load_nodes
 from .transport.local import LocalNode
+from .transport.slurm import SlurmNodes
 from .transport.ssh import SSHNode
 from .views import NodeInfo
 
@@ -66,6 +67,7 @@ __all__ = [
     "SSHNode",
     "SerializationError",
     "Sizer",
+    "SlurmNodes",
     "Stats",
     "Unschedulable",
     "Usage",

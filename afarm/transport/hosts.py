@@ -19,9 +19,10 @@ from typing import Any
 from .base import Node
 from .command import CommandNode
 from .local import LocalNode
+from .slurm import SlurmNodes
 from .ssh import SSHNode
 
-NodeSpec = str | os.PathLike[str] | Node
+NodeSpec = str | os.PathLike[str] | Node | SlurmNodes
 """What stands for a node, or in the case of a path for a file of them."""
 
 _ADDRESS = re.compile(
@@ -107,6 +108,8 @@ def expand(nodes: NodeSpec | Iterable[NodeSpec] | None) -> list[Node]:
             found.extend(load_nodes(spec))
         elif isinstance(spec, str):
             found.extend(load_nodes(spec) if _is_path(spec) else [parse_node(spec)])
+        elif isinstance(spec, SlurmNodes):
+            found.extend(spec)
         elif isinstance(spec, type) or not callable(getattr(spec, "connect", None)):
             raise TypeError(
                 f"{spec!r} is not a node: expected {_EXPECTED}, a file, or a node object"
