@@ -7,6 +7,7 @@ then the rest by name. Bytecode follows its source.
 
 from __future__ import annotations
 
+import base64
 import csv
 import hashlib
 import io
@@ -35,11 +36,13 @@ class Packed:
         digest: The name of the bundle.
         size: Bytes.
         head: Bytes up to the last file that importing it reads.
+        changed: Names of files whose content is not what their installer has noted.
     """
 
     digest: str
     size: int
     head: int
+    changed: Sequence[str] = ()
 
 
 def write_archive(
@@ -65,19 +68,23 @@ def write_archive(
     blank = "0" * 64
     places = manifest.text(abi, [_line(entry, blank) for entry in entries])
     lines = []
+    changed = []
     head = 0
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         _add(archive, manifest.MANIFEST, io.BytesIO(places), len(places), executable=False)
         begin = archive.offset - len(places) - -len(places) % tarfile.BLOCKSIZE
         for entry in entries:
-            lines.append(_line(entry, _add_entry(archive, entry, files)))
+            sha256 = _add_entry(archive, entry, files)
+            lines.append(_line(entry, sha256))
+            if entry.bytecode is None and not _is_as_recorded(entry.file, sha256):
+                changed.append(entry.name)
             if entry.file.path in rank:
                 head = archive.offset
     size = stream.tell()
     text = manifest.text(abi, lines)
     stream.seek(begin)
     stream.write(text)
-    return Packed(manifest.digest_of(text), size, head)
+    return Packed(manifest.digest_of(text), size, head, changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +103,13 @@ def _entries(files: Sequence[File]) -> Iterator[_Entry]:
         data = bytecode_of(file) if name is not None else None
         if name is not None and data is not None:
             yield _Entry(name, file, data)
+
+
+def _is_as_recorded(file: File, sha256: str) -> bool:
+    if not file.recorded or _names_this_machine(file):
+        return True
+    found = base64.urlsafe_b64encode(bytes.fromhex(sha256)).decode()
+    return found.rstrip("=") == file.recorded.rstrip("=")
 
 
 def _line(entry: _Entry, sha256: str) -> str:
@@ -127,10 +141,14 @@ def _add(
     archive.addfile(entry, data)  # type: ignore[arg-type]  # it uses `read` alone
 
 
+def _names_this_machine(file: File) -> bool:
+    return file.name.startswith("prefix/bin/") or file.name.endswith(".dist-info/RECORD")
+
+
 def _rewritten(file: File, files: Sequence[File]) -> bytes | None:
     """Return what travels instead of a file that names this machine."""
     script = file.name.startswith("prefix/bin/")
-    if not script and not file.name.endswith(".dist-info/RECORD"):
+    if not _names_this_machine(file):
         return None
     with open(file.path, "rb") as source:
         data = source.read()

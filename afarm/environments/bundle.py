@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from .archive import Packed, write_archive
 from .files import File, SourceTree
 from .installed import Distribution
 from .places import cache_folder
+
+log = logging.getLogger("afarm")
 
 _FORMAT = "2"  # part of every fingerprint: raise it when the same files give other bytes
 
@@ -90,6 +93,13 @@ def pack(
     if packed is None:
         try:
             packed = _pack(content.files, first, native, path)
+            if packed.changed:
+                log.warning(
+                    "%s is not as it was installed, and travels as it is: %s%s changed",
+                    name,
+                    ", ".join(packed.changed[:3]),
+                    f" and {len(packed.changed) - 3} more" if len(packed.changed) > 3 else "",
+                )
             _trim(folder, cap, keep=path)
         except OSError as exc:
             raise DependencyError(

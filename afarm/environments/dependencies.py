@@ -72,9 +72,9 @@ class Dependencies:
     def notes(self) -> tuple[str, ...]:
         """What people should know: what does not travel, what is not as it was, what is large."""
         notes = [
-            f"{file} is too large to travel with {tree.name}; pass it to the call as a file"
+            f"{reason}: if calls need it, pass it to them with options(files=)"
             for tree in self.local
-            for file in tree.left_out
+            for reason in tree.left_out
         ]
         for found in self.distributions:
             if found.changed:

@@ -45,6 +45,7 @@ class File:
         size: Bytes.
         mtime_ns: Its time stamp: with the size, how a change is noticed.
         executable: Whether its owner may execute it.
+        recorded: The SHA-256 that its installer has noted, as in RECORD; empty if none.
     """
 
     name: str
@@ -52,6 +53,7 @@ class File:
     size: int
     mtime_ns: int
     executable: bool
+    recorded: str = ""
 
     @property
     def native(self) -> bool:
@@ -68,7 +70,7 @@ class SourceTree:
         name: What it is called on the node: ``helpers.py`` or ``mypackage``.
         root: The module's file or the package's folder here.
         files: All of it, but hidden files and bytecode.
-        left_out: Files that are too large to travel with code, each with its size.
+        left_out: What of it stays here, each with the reason.
     """
 
     name: str
@@ -82,15 +84,20 @@ class SourceTree:
         return sum(file.size for file in self.files)
 
 
-def recorded(metadata: Metadata) -> list[tuple[str, int | None]]:
-    """Return the paths a distribution's own record lists, relative to its folder, with sizes."""
+def recorded(metadata: Metadata) -> list[tuple[str, str, int | None]]:
+    """Return what a distribution's own record lists: paths relative to its folder, hash, size."""
     record = metadata.read_text("RECORD")
-    if record is not None:
-        rows = [row for row in csv.reader(record.splitlines()) if row]
-        return [
-            (row[0], int(row[2]) if len(row) > 2 and row[2].isdigit() else None) for row in rows
-        ]
-    return [(path, None) for path in _unrecorded(metadata)]
+    if record is None:
+        return [(path, "", None) for path in _unrecorded(metadata)]
+    rows = ([*row, "", ""] for row in csv.reader(record.splitlines()) if row)
+    return [
+        (
+            row[0],
+            row[1].removeprefix("sha256=") if row[1].startswith("sha256=") else "",
+            int(row[2]) if row[2].isdigit() else None,
+        )
+        for row in rows
+    ]
 
 
 def has_record(metadata: Metadata) -> bool:
@@ -128,14 +135,14 @@ def distribution_files(metadata: Metadata, *, editable: bool, rule: Rule | None 
     found: dict[str, File] = {}
     changed: list[str] = []
     left_out = 0
-    for path, size in recorded(metadata):
+    for path, sha256, size in recorded(metadata):
         name = _name_in_bundle(path)
         if name is None or (editable and not _is_metadata(name)):
             continue
         if stays(rule, name):
             left_out += 1
             continue
-        file = _file(name, os.path.normpath(os.path.join(base, path)))
+        file = _file(name, os.path.normpath(os.path.join(base, path)), sha256)
         if file is not None:
             found[name] = file
         if (file is None or size not in (None, file.size)) and not editable:
@@ -156,47 +163,66 @@ def source_tree(root: str, name: str) -> SourceTree:
         return SourceTree(name, root, (file,) if file else (), ())
     left_out: list[str] = []
     found: list[File] = []
+    inside = _inside(root)
     for path, relative in _walk(root):
+        if _leads_out(path, inside):
+            left_out.append(f"{path} leads out of the package")
+            continue
         file = _file(f"source/{name}/{relative}", path)
         if file is None:
             continue
         if file.size > LARGEST_SOURCE:
-            left_out.append(f"{path} ({format_bytes(file.size)})")
+            left_out.append(f"{path} ({format_bytes(file.size)}) is too large to travel with code")
         else:
             found.append(file)
     found.sort(key=lambda file: file.name)
-    return SourceTree(name, root, tuple(found), tuple(left_out))
+    return SourceTree(name, root, tuple(found), tuple(sorted(left_out)))
 
 
 def _walk(root: str) -> Iterator[tuple[str, str]]:
-    """Yield path and relative path of each file; links to folders are followed once."""
-    pending = [(root, "")]
-    seen: set[str] = set()
+    """Yield path and relative path of each file, and of each link to a folder outside the root.
+
+    A link to a folder inside is followed, unless it leads back to where it is.
+    """
+    inside = _inside(root)
+    pending: list[tuple[str, str, tuple[str, ...]]] = [(root, "", ())]
     while pending:
-        folder, relative = pending.pop()
+        folder, relative, above = pending.pop()
         real = os.path.realpath(folder)
-        if real in seen:
+        if real in above:
             continue
-        seen.add(real)
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 if name.startswith(".") or name == "__pycache__" or name.endswith((".pyc", "~")):
                     continue
-                if not entry.is_dir():
+                elsewhere = entry.is_symlink() and _leads_out(entry.path, inside)
+                if elsewhere or not entry.is_dir():
                     yield entry.path, relative + name
                 elif not os.path.exists(os.path.join(entry.path, "pyvenv.cfg")):
-                    pending.append((entry.path, f"{relative}{name}/"))
+                    pending.append((entry.path, f"{relative}{name}/", (*above, real)))
 
 
-def _file(name: str, path: str) -> File | None:
+def _inside(root: str) -> str:
+    """Return what the real paths of all that belongs to a package begin with."""
+    if os.path.islink(os.path.join(root, "__init__.py")):
+        return ""  # a forest of links, as build systems make them
+    return os.path.realpath(root) + os.sep
+
+
+def _leads_out(path: str, inside: str) -> bool:
+    return not (os.path.realpath(path) + os.sep).startswith(inside)
+
+
+def _file(name: str, path: str, recorded: str = "") -> File | None:
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
         return None  # removed since it was installed, or a link that leads nowhere
     if not stat.S_ISREG(status.st_mode) or "\n" in name:  # a manifest has a line for each
         return None
-    return File(name, path, status.st_size, status.st_mtime_ns, bool(status.st_mode & stat.S_IXUSR))
+    executable = bool(status.st_mode & stat.S_IXUSR)
+    return File(name, path, status.st_size, status.st_mtime_ns, executable, recorded)
 
 
 def _is_metadata(name: str) -> bool:

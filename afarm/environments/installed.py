@@ -102,7 +102,7 @@ class Installed:
                 self._tops[key] = set((metadata.read_text("top_level.txt") or "").split())
                 continue
             base = base_folder(metadata)
-            for path, _ in recorded(metadata):
+            for path, _, _ in recorded(metadata):
                 if not path.startswith((".", "/")):
                     # The first to list a file owns it, as it does on the path.
                     self._owners.setdefault(f"{base}/{path}", key)

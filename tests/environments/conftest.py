@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environments.made_up import Install, Project
+from tests.environments.made_up import Install, Project, hashed
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
         if record:
-            lines = [f"{path},sha256=x,{len(text)}" for path, text in written.items()]
+            lines = [f"{path},sha256={hashed(text)},{len(text)}" for path, text in written.items()]
             lines.append(f"{info}/RECORD,,")
             (folder / info / "RECORD").write_text("\n".join(lines) + "\n")
         importlib.invalidate_caches()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 
 Install = Callable[..., Path]
+
+
+def hashed(text: str) -> str:
+    """Return the hash of a file as installers note it in RECORD."""
+    digest = hashlib.sha256(text.encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode().rstrip("=")
 
 
 class Project:

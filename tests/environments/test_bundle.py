@@ -17,7 +17,7 @@ from afarm.environments.bundle import pack
 from afarm.environments.files import SourceTree, source_tree
 from afarm.environments.installed import Installed
 from afarm.errors import DependencyError
-from tests.environments.made_up import Install, Project
+from tests.environments.made_up import Install, Project, hashed
 
 SCRIPT = "#!/home/me/venv/bin/python3.11\nimport tool\ntool.main()\n"
 LONG_SCRIPT = (
@@ -138,15 +138,16 @@ def test_scripts_and_records_do_not_depend_on_where_they_were_installed(
     second = pack(Installed([str(site)]).describe("tool"), tmp_path / "cache")
 
     assert first.digest == second.digest
+    metadata = (site / "tool-1.0.dist-info" / "METADATA").read_text()
     found = content(first.path)
     assert found["prefix/bin/tool"][0] == b"#!python\nimport tool\ntool.main()\n"
     assert "site-packages/tool-1.0.dist-info/INSTALLER" not in found
     assert found["site-packages/tool-1.0.dist-info/RECORD"][0].splitlines() == [
         b"../../../bin/tool,,",
-        b"tool-1.0.dist-info/METADATA,sha256=x,46",
+        f"tool-1.0.dist-info/METADATA,sha256={hashed(metadata)},46".encode(),
         b"tool-1.0.dist-info/RECORD,,",
-        b"tool-1.0.dist-info/entry_points.txt,sha256=x,0",
-        b"tool.py,sha256=x,0",
+        f"tool-1.0.dist-info/entry_points.txt,sha256={hashed('')},0".encode(),
+        f"tool.py,sha256={hashed('')},0".encode(),
     ]
 
 
@@ -265,3 +266,17 @@ def test_machine_code_is_named_by_what_it_is_for(project: Project, tmp_path: Pat
     assert sys.implementation.cache_tag.encode() in pure.path.read_bytes()[:2048]
     assert os.uname().machine.encode() in native.path.read_bytes()[:2048]
     assert os.uname().machine.encode() not in pure.path.read_bytes()[:2048]
+
+
+def test_a_file_that_is_not_what_was_installed_is_told_and_packed(
+    install: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = install("tool", {"tool.py": "x = 1\n", "same.py": "y = 1\n"})
+    (site / "tool.py").write_text("x = 2\n")
+
+    bundle = pack(Installed([str(site)]).describe("tool"), tmp_path / "cache")
+
+    assert content(bundle.path)["site-packages/tool.py"][0] == b"x = 2\n"
+    assert [record.getMessage() for record in caplog.records] == [
+        "tool 1.0 is not as it was installed, and travels as it is: site-packages/tool.py changed"
+    ]

@@ -386,24 +386,35 @@ def test_a_file_too_large_to_travel_with_code_is_left_out_and_told(project: Proj
     found = analyze(by_value("def f(): import own_heavy"))
 
     assert trees(found) == {"own_heavy": ["source/own_heavy/__init__.py"]}
-    assert "model.bin (50.0 MiB) is too large to travel with own_heavy" in found.notes[0]
+    assert "model.bin (50.0 MiB) is too large to travel with code: if" in found.notes[0]
 
 
-def test_links_inside_a_package_are_followed_once(project: Project, tmp_path: Path) -> None:
-    project.write({"own_links/__init__.py": ""})
+def test_links_inside_a_package_are_followed_and_none_that_leads_out(
+    project: Project, tmp_path: Path
+) -> None:
+    project.write({"own_links/__init__.py": "", "own_links/real/table.txt": "1"})
     package = project.folder / "own_links"
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "table.txt").write_text("1")
-    (package / "data").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "key.txt").write_text("secret")
+    (package / "data").symlink_to(package / "real")
     (package / "loop").symlink_to(package)
-    (package / "dangling").symlink_to(tmp_path / "nowhere")
+    (package / "dangling").symlink_to(package / "nowhere")
+    (package / "home").symlink_to(tmp_path / "private")
+    (package / "key.txt").symlink_to(tmp_path / "private" / "key.txt")
 
     found = analyze(by_value("def f(): import own_links"))
 
-    assert trees(found)["own_links"] == [
+    (tree,) = found.local
+    assert [file.name for file in tree.files] == [
         "source/own_links/__init__.py",
         "source/own_links/data/table.txt",
+        "source/own_links/real/table.txt",
     ]
+    assert tree.left_out == (
+        f"{package}/home leads out of the package",
+        f"{package}/key.txt leads out of the package",
+    )
+    assert f"{package}/home leads out" in found.notes[0]
 
 
 def test_locating_a_module_stops_where_it_is_not_found() -> None:
@@ -458,7 +469,7 @@ def test_the_user_is_told_when_much_travels(
     (note,) = analyze(by_value("def f(): import small")).notes
 
     assert note.startswith("2.")
-    assert note.endswith("KiB travel to each node, of which 1.5 KiB are large")
+    assert note.endswith("KiB travel to each node, of which 1.7 KiB are large")
 
 
 def test_requirements_are_lines_that_pip_accepts(install: Install, tmp_path: Path) -> None:

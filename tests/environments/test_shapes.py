@@ -77,3 +77,23 @@ def test_own_modules_travel_as_files(project: Project, monkeypatch: pytest.Monke
     (tree,) = analyze(function).local
 
     assert tree.root == str(Path(project.folder, "own_space"))
+
+
+def lazily() -> tuple[float, tuple[int, int], str]:
+    """Use what scipy and scikit-learn import when it is asked for, and data beside the code."""
+    import scipy
+    from sklearn import datasets, set_config
+
+    set_config(array_api_dispatch=False)
+    table = datasets.load_iris()
+    return round(float(scipy.special.erf(1.0)), 6), table.data.shape, scipy.fft.fft.__name__
+
+
+@pytest.mark.slow
+@pytest.mark.integration
+def test_packages_import_their_parts_lazily_there(bare: afarm.Executor) -> None:
+    found = analyze(lazily)
+    names = [distribution.name for distribution in found.distributions]
+    assert {"numpy", "scikit-learn", "scipy", "joblib", "threadpoolctl"} <= set(names)
+
+    assert bare.submit(lazily).result(120) == (0.842701, (150, 4), "fft")
