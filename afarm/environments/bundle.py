@@ -23,7 +23,7 @@ from .._agent.build import platform_of_interpreter
 from ..errors import DependencyError
 from .archive import Packed, write_archive
 from .files import File, SourceTree
-from .installed import Distribution
+from .installed import Distribution, not_as_installed
 from .places import cache_folder
 
 log = logging.getLogger("afarm")
@@ -94,12 +94,7 @@ def pack(
         try:
             packed = _pack(content.files, first, native, path)
             if packed.changed:
-                log.warning(
-                    "%s is not as it was installed, and travels as it is: %s%s changed",
-                    name,
-                    ", ".join(packed.changed[:3]),
-                    f" and {len(packed.changed) - 3} more" if len(packed.changed) > 3 else "",
-                )
+                log.warning("%s", not_as_installed(name, packed.changed))
             _trim(folder, cap, keep=path)
         except OSError as exc:
             raise DependencyError(

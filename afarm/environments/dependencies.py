@@ -13,7 +13,7 @@ from ..errors import DependencyError
 from ..payload.needs import ByValue, Need
 from ..resources import format_bytes
 from .files import SourceTree
-from .installed import Distribution, Installed, installed
+from .installed import Distribution, Installed, installed, not_as_installed
 from .memory import Memory
 from .missing import remembered
 from .modules import built_for_another
@@ -76,13 +76,11 @@ class Dependencies:
             for tree in self.local
             for reason in tree.left_out
         ]
-        for found in self.distributions:
-            if found.changed:
-                more = f" and {len(found.changed) - 3} more" if len(found.changed) > 3 else ""
-                notes.append(
-                    f"{found.name} {found.version} is not as it was installed, and travels as it "
-                    f"is: {', '.join(found.changed[:3])}{more} changed or gone"
-                )
+        notes += [
+            not_as_installed(f"{found.name} {found.version}", found.changed)
+            for found in self.distributions
+            if found.changed
+        ]
         if self.bytes > LARGE:
             largest = max(self.contents, key=lambda found: found.bytes)
             notes.append(
@@ -148,6 +146,9 @@ def analyze(
     learned = remembered(fn)
     added = [Import(name, "modules=") for name in names]
     added += [Import(name, "an earlier call, at run time", optional=True) for name in learned]
+    if any(isinstance(need, ByValue) for need in carried):
+        # Remembering it would keep what it holds, which may be the function itself.
+        return _analyze(fn, asked, added, carried)[0]
     return _analyses.get(
         fn, (asked, names, learned, carried), lambda: _analyze(fn, asked, added, carried)
     )

@@ -53,6 +53,15 @@ class Distribution:
         return sum(file.size for file in self.files)
 
 
+def not_as_installed(title: str, changed: Sequence[str]) -> str:
+    """Return what is to be said of a distribution of which files have changed."""
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return (
+        f"{title} is not as it was installed, and travels as it is: "
+        f"{', '.join(changed[:3])}{more} changed or gone"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class EntryPoint:
     """What a distribution announces itself by, as a plug-in of another.

@@ -115,14 +115,6 @@ def resolve(
     closure = known.closure(roots)
     names = {needed.module for needed in resolver.modules}
     found = {name: known.describe(name, names) for name in closure}
-    reasons = {name: _seen(needed) for (name, _), needed in resolver.trees.items()}
-    for name, parent in closure.items():
-        if name in resolver.owners:
-            reasons[found[name].name] = _seen(resolver.owners[name])
-        else:
-            reasons[found[name].name] = (
-                f"{found[parent].name} requires it" if parent else "packages="
-            )
     return Resolution(
         modules=tuple(resolver.modules),
         distributions=tuple(found.values()),
@@ -131,8 +123,26 @@ def resolve(
         ),
         missing=tuple(resolver.missing),
         preload=tuple(sorted(resolver.preload)),
-        reasons=reasons,
+        reasons=_reasons(resolver, closure, found),
     )
+
+
+def _reasons(
+    resolver: _Resolver, closure: Mapping[str, str], found: Mapping[str, Distribution]
+) -> dict[str, str]:
+    """Return why each tree and each distribution is needed, by its name."""
+    reasons = {name: _seen(needed) for (name, _), needed in resolver.trees.items()}
+    for name, parent in closure.items():
+        if name in resolver.owners:
+            reason = _seen(resolver.owners[name])
+        else:
+            reason = f"{found[parent].name} requires it" if parent else "packages="
+        reasons[found[name].name] = reason
+    return reasons
+
+
+def _seen(needed: Import) -> str:
+    return f"{needed.module}, seen in {needed.where}"
 
 
 def _plug_ins(known: Installed, hosts: Collection[str], resolver: _Resolver) -> Iterator[Import]:
@@ -153,10 +163,6 @@ def _plug_ins(known: Installed, hosts: Collection[str], resolver: _Resolver) -> 
             # Its metadata are needed even where it is a project of the user's own.
             resolver.owners[point.distribution] = needed
             yield needed
-
-
-def _seen(needed: Import) -> str:
-    return f"{needed.module}, seen in {needed.where}"
 
 
 def preloads(imports: Iterable[Import]) -> tuple[str, ...]:

@@ -278,5 +278,6 @@ def test_a_file_that_is_not_what_was_installed_is_told_and_packed(
 
     assert content(bundle.path)["site-packages/tool.py"][0] == b"x = 2\n"
     assert [record.getMessage() for record in caplog.records] == [
-        "tool 1.0 is not as it was installed, and travels as it is: site-packages/tool.py changed"
+        "tool 1.0 is not as it was installed, and travels as it is: site-packages/tool.py "
+        "changed or gone"
     ]
