@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import subprocess
 import sys
 import threading
 import time
@@ -22,12 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from .figures import Figure
+from .hosts import Hosts, hosts
 from .question import CannotMeasure, aim, median_of
 from .workloads import Work, missing, plan
 
 SUBJECTS = ("Oracle", "Auto", "Guess", "Unmanaged")
-TESTBED = Path(__file__).parent.parent / "tests" / "testbed.py"
-NUMBER = "186"
+_TESTBED = 186
 
 _MIB = 1 << 20
 # What a host has for everything: its disk is memory too, and the packages take 0.5 GB of it.
@@ -54,26 +52,10 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     if lacking := missing():
         raise CannotMeasure(f"its input is in {', '.join(lacking)}: pip install 'afarm[bench]'")
     if not options.hosts:
-        return asyncio.run(_experiment(subject, options, []))
-    if os.getuid() != 0 or not sys.platform.startswith("linux") or not TESTBED.exists():
-        raise CannotMeasure("needs root and namespaces for hosts with memory limits; or --hosts 0")
-    try:
-        _testbed("up", str(options.hosts), "--mem", f"{_HOST // _MIB}m", "--disk", "3g")
+        return asyncio.run(_experiment(subject, options, [], None))
+    with hosts(_TESTBED, options.hosts, "--mem", f"{_HOST // _MIB}m", "--disk", "3g") as bed:
         watches = [Watch(f"h{number + 1}") for number in range(options.hosts)]
-        return asyncio.run(_experiment(subject, options, watches))
-    finally:
-        _testbed("down", check=False)
-
-
-def _testbed(*words: str, check: bool = True) -> None:
-    done = subprocess.run(
-        ["/usr/bin/python3", str(TESTBED), *words],
-        env={**os.environ, "TESTBED_ID": NUMBER},
-        capture_output=True,
-        text=True,
-    )
-    if check and done.returncode:
-        raise CannotMeasure(f"no test bed: {(done.stderr or done.stdout).strip()[-200:]}")
+        return asyncio.run(_experiment(subject, options, watches, bed))
 
 
 class Watch:
@@ -87,7 +69,7 @@ class Watch:
     """
 
     def __init__(self, host: str) -> None:
-        found = [*Path("/sys/fs/cgroup").glob(f"**/aftb{NUMBER}-{host}/memory.stat")]
+        found = [*Path("/sys/fs/cgroup").glob(f"**/aftb{_TESTBED}-{host}/memory.stat")]
         if not found:
             raise CannotMeasure("no control group that limits the memory of a host")
         self._folder = found[0].parent
@@ -151,10 +133,10 @@ class _Run:
 
 
 async def _experiment(
-    subject: str, options: argparse.Namespace, watches: Sequence[Watch]
+    subject: str, options: argparse.Namespace, watches: Sequence[Watch], bed: Hosts | None
 ) -> list[Figure]:
     works = plan(options.calls)
-    nodes = _nodes(options.hosts)
+    nodes = _nodes(options.hosts, bed)
     peaks = None
     if subject == "Oracle":
         peaks = (await _run("auto", nodes, works, None, [])).peaks
@@ -180,15 +162,14 @@ async def _experiment(
     return figures
 
 
-def _nodes(hosts: int) -> list[Any]:
+def _nodes(count: int, bed: Hosts | None) -> list[Any]:
     import afarm
 
-    if not hosts:
+    if bed is None:
         return [afarm.LocalNode(cores=_CORES, memory=_FOR_CALLS)]
-    config = f"/tmp/afarm-testbed-{NUMBER}/ssh_config"
     return [
-        afarm.SSHNode(f"h{number + 1}", config=config, cores=_CORES, memory=_FOR_CALLS)
-        for number in range(hosts)
+        afarm.SSHNode(f"h{number + 1}", config=bed.config, cores=_CORES, memory=_FOR_CALLS)
+        for number in range(count)
     ]
 
 

@@ -8,23 +8,18 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from . import calls
 from .figures import Figure
+from .hosts import Hosts, hosts
 from .question import CannotMeasure, aim, median_of
 
 SUBJECT = "afarm over 20 Mbit/s, 20 ms"
-TESTBED = Path(__file__).parent.parent / "tests" / "testbed.py"
-# Not the one that tests use by default.
-NUMBER = "187"
+_TESTBED = 187
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +35,9 @@ def subjects(options: argparse.Namespace) -> Sequence[str]:
 
 def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     """Bring up a host behind a slow link, and measure while bulk travels to it."""
-    if os.getuid() != 0 or not sys.platform.startswith("linux") or not TESTBED.exists():
-        raise CannotMeasure("needs root and network namespaces for a link that can be shaped")
-    try:
-        _testbed("up", "1")
-        _testbed("shape", "h1", "20ms", "20mbit")
-        results, kills = asyncio.run(_latencies(options))
-    finally:
-        _testbed("down", check=False)
+    with hosts(_TESTBED, 1) as bed:
+        bed.run("shape", "h1", "20ms", "20mbit")
+        results, kills = asyncio.run(_latencies(options, bed))
     return [
         Figure(subject, "small result, p50", "s", (statistics.median(results),)),
         Figure(subject, "p99 ", "s", (statistics.quantiles(results, n=100)[98],)),
@@ -56,23 +46,11 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     ]
 
 
-def _testbed(*words: str, check: bool = True) -> None:
-    done = subprocess.run(
-        ["/usr/bin/python3", str(TESTBED), *words],
-        env={**os.environ, "TESTBED_ID": NUMBER},
-        capture_output=True,
-        text=True,
-    )
-    if check and done.returncode:
-        raise CannotMeasure(f"no test bed: {(done.stderr or done.stdout).strip()[-200:]}")
-
-
-async def _latencies(options: argparse.Namespace) -> tuple[list[float], list[float]]:
+async def _latencies(options: argparse.Namespace, bed: Hosts) -> tuple[list[float], list[float]]:
     """Return what small results and kills took while an argument was on its way."""
     import afarm
 
-    config = f"/tmp/afarm-testbed-{NUMBER}/ssh_config"
-    node = afarm.SSHNode("h1", config=config, cores=4)
+    node = afarm.SSHNode("h1", config=bed.config, cores=4)
     async with afarm.Farm([node], isolation="fork", progress=False) as whole:
         farm = whole.options(cores=1, memory="64 MiB")
         await farm.submit(calls.echo, 1)
