@@ -32,10 +32,9 @@ log = logging.getLogger("afarm")
 # Changed when equal digests would mean something else than before.
 _VERSION = "1"
 
-# Results that were handed to the writer and may not be in the file yet: it takes a quarter
-# of a second.
-_RECENT = 1_000
-_RECENT_SECONDS = 5.0
+# Bytes of results that are kept at hand after they were given to the writer, which needs a
+# quarter of a second until they can be found in the file.
+_RECENT = 16 << 20
 
 
 @dataclass(slots=True, eq=False)
@@ -106,7 +105,8 @@ class Memo:
         self._results = results
         self._writer = writer
         self._under_way: dict[str, asyncio.Future[None]] = {}
-        self._recent: OrderedDict[str, tuple[ResultEntry, float]] = OrderedDict()
+        self._recent: OrderedDict[str, ResultEntry] = OrderedDict()
+        self._recent_size = 0
         self._refs: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
         self._files: dict[str, tuple[int, int, bytes]] = {}
         self._failed = ""
@@ -126,9 +126,13 @@ class Memo:
             asyncio.get_running_loop().create_future()
         )
         recent = self._recent.get(question.key)
-        if recent is not None and recent[0].data is not None:
-            return open_parts(recent[0].lengths, recent[0].data)
+        if recent is not None and recent.data is not None:
+            return open_parts(recent.lengths, recent.data)
         try:
+            if recent is not None and recent.file is not None:
+                return await asyncio.to_thread(
+                    self._results.read, recent.file, recent.lengths, recent.digest
+                )
             return await asyncio.to_thread(self._results.find, question.key)
         except Exception as exc:
             self._tell(f"results cannot be read: {exc}")
@@ -161,13 +165,13 @@ class Memo:
         self._note_recent(entry)
 
     def _note_recent(self, entry: ResultEntry) -> None:
-        now = time.monotonic()
-        self._recent[entry.key] = entry, now
-        while self._recent:
-            key, (_, since) = next(iter(self._recent.items()))
-            if len(self._recent) <= _RECENT and now - since < _RECENT_SECONDS:
-                break
-            del self._recent[key]
+        """Keep an entry at hand, and let go of the oldest ones."""
+        if entry.key in self._recent:
+            return
+        self._recent[entry.key] = entry
+        self._recent_size += _weight(entry)
+        while self._recent_size > _RECENT:
+            self._recent_size -= _weight(self._recent.popitem(last=False)[1])
 
     def over(self, question: Question) -> None:
         """Note that a call is over: equal ones that waited may look, or run."""
@@ -222,3 +226,8 @@ class Memo:
                 digest = hashlib.file_digest(stream, "sha256").digest()
             known = self._files[path] = status.st_size, status.st_mtime_ns, digest
         return known[2]
+
+
+def _weight(entry: ResultEntry) -> int:
+    """Return the bytes an entry takes, itself included."""
+    return len(entry.data or b"") + 500

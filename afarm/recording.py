@@ -51,6 +51,9 @@ _LEARNING = 20.0
 # Categories whose state is taken in one turn of the loop: 10 to 50 us each.
 _STATES_AT_ONCE = 100
 
+# Categories that get back what was learned: more than sizers remember.
+_PRIMED = 10_000
+
 # Attempts that a snapshot lists; more than that nobody reads, and each costs 5 us.
 _LISTED = 1_000
 
@@ -74,9 +77,9 @@ class Recording:
         self._results = Results(self.path)
         self._memo: Memo | None = None
         self._learned = LearnedSizes()
-        self._primed: set[tuple[str, str]] = set()
-        self._codes: dict[str, str] = {}  # the last of each category
-        self._fresh: dict[str, None] = {}  # categories of which something new was observed
+        self._primed: set[str] = set()  # categories that the sizer was given
+        # Categories of which something was observed since, and their last code.
+        self._fresh: dict[str, str] = {}
         self._submitted: dict[int, float] = {}
         self._running: dict[int, tuple[Call, float]] = {}
         self._recalled = 0
@@ -193,8 +196,7 @@ class Recording:
         category = call.category
         code = call.target.code
         if call.attempts:
-            self._fresh[category] = None
-        self._codes[category] = code
+            self._fresh[category] = code
         self._writer.call(
             CallEntry(call.id, category, code, submitted, now, outcome, error, call.attempts)
         )
@@ -212,22 +214,19 @@ class Recording:
 
     def prime(self, category: str, code: str) -> None:
         """Give the sizer what earlier runs have shown of a category, before its first call."""
-        if self._sizer is None or (category, code) in self._primed:
+        if self._sizer is None or category in self._primed or len(self._primed) >= _PRIMED:
             return
-        known = any(name == category for name, _ in self._primed)
-        self._primed.add((category, code))
-        learned = None if known else self._learned.of(category, code)
+        self._primed.add(category)
+        learned = self._learned.of(category, code)
         if learned is not None:
             self._guarded(lambda sizer: sizer.load({category: learned.state}, trust=learned.trust))
 
     def _write_learned(self, writer: Writer) -> None:
         """Hand on what the sizer knows of categories of which it has seen more."""
         names = [name for name, _ in zip(self._fresh, range(_STATES_AT_ONCE), strict=False)]
-        for name in names:
-            del self._fresh[name]
+        codes = {name: self._fresh.pop(name) for name in names}
         for category, state in (self._guarded(lambda sizer: _dump(sizer, names)) or {}).items():
-            code = self._codes.get(category, "")
-            writer.put(SizeEntry(self._sizer_name, category, code, state))
+            writer.put(SizeEntry(self._sizer_name, category, codes.get(category, ""), state))
 
     def _guarded(
         self, ask: Callable[[Remembering], dict[str, str] | None]

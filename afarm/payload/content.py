@@ -84,6 +84,9 @@ def plain(value: object) -> bytes:
 # described by its pickle as a whole, which may differ where the content does not.
 _MOST_LOOKED_AT = 5_000
 
+# Bytes from this size on are hashed where they are.
+_REFERRED_TO = 64 << 10
+
 _PLAIN = frozenset({int, float, str, bytes, bool, complex, types.NoneType, types.EllipsisType})
 
 # What code looks up in its module.
@@ -167,6 +170,10 @@ class Content:
         self._pieces.append(b"<%s %d>" % (kind, number))
 
     def _add_plain(self, value: object) -> None:
+        if type(value) is bytes and len(value) > _REFERRED_TO:
+            self._mark(b"large", len(value))
+            self._pieces.append(value)
+            return
         data = plain(value)
         self._mark(b"plain", len(data))
         self._pieces.append(data)

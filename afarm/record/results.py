@@ -46,9 +46,10 @@ class Results:
             return None
         lengths, data, file, digest = row
         layout = [int(length) for length in lengths.split(",")]
-        return open_parts(layout, data) if file is None else self._read(file, layout, digest)
+        return open_parts(layout, data) if file is None else self.read(file, layout, digest)
 
-    def _read(self, file: str, layout: Sequence[int], digest: str) -> list[Buffer] | None:
+    def read(self, file: str, layout: Sequence[int], digest: str) -> list[Buffer] | None:
+        """Return a result that lies in a file; ``None`` if it is not what was written."""
         parts: list[Buffer] = [make_room(length) for length in layout]
         try:
             with open(self.folder / file, "rb", buffering=0) as stream:
