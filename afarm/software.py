@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import importlib
 import itertools
 import weakref
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from .payload.needs import Need
 
 if TYPE_CHECKING:
-    from .environments import Environment
+    from .environments import Ahead, Environment, Import
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +51,28 @@ class Software:
         id: Its number in the farm, by which the core and the nodes know it.
         in_place: For nodes that use this side's own interpreter and packages.
         shipped: For all others; made when the first such node needs it.
+        imports: Until then, what the functions import that have it.
+        groups: Until then, the groups of entry points that they look up.
+        packages: Until then, what the user named.
     """
 
     id: int
     in_place: Environment
-    function: Callable[..., Any]
-    added: Added = NOTHING_ADDED
     shipped: Environment | None = None
+    imports: dict[tuple[str, tuple[str, ...], bool], Import] = field(default_factory=dict)
+    groups: dict[str, str] = field(default_factory=dict)
+    packages: set[str] = field(default_factory=set)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def add(self, ahead: Ahead, added: Added) -> None:
+        """Note what another function imports that is the same where nothing is shipped."""
+        from .environments import Import
+
+        named = (Import(name, "modules=") for name in added.modules)
+        for needed in (*ahead.imports, *named):
+            self.imports.setdefault((needed.module, needed.members, needed.optional), needed)
+        self.groups.update(ahead.groups)
+        self.packages.update(added.packages)
 
 
 class SoftwareLibrary:
@@ -71,6 +86,7 @@ class SoftwareLibrary:
         self._numbers = numbers
         self._by_function: dict[tuple[int, Added], tuple[weakref.ref[Any], Software]] = {}
         self._by_content: dict[tuple[Environment, Environment | None], Software] = {}
+        self._under_way: dict[tuple[int, Added, bool], asyncio.Task[Software]] = {}
 
     def known(self, function: Callable[..., Any], added: Added = NOTHING_ADDED) -> Software | None:
         """Return what a function needs, if that has been found out."""
@@ -85,7 +101,7 @@ class SoftwareLibrary:
     async def find(
         self, function: Callable[..., Any], *, ship: bool, added: Added = NOTHING_ADDED
     ) -> Software:
-        """Find out what a function needs; in a thread.
+        """Find out what a function needs; in a thread, once for all who ask meanwhile.
 
         Args:
             function: What is to run.
@@ -98,22 +114,41 @@ class SoftwareLibrary:
         software = self.known(function, added)
         if software is not None and (software.shipped is not None or not ship):
             return software
-        in_place, shipped = await asyncio.to_thread(_look_at, function, added, ship)
+        key = (id(function), added, ship)
+        task = self._under_way.get(key)
+        if task is None:
+            task = asyncio.create_task(self._find(function, added, ship))
+            self._under_way[key] = task
+            task.add_done_callback(functools.partial(self._over, key))
+        return await asyncio.shield(task)
+
+    def _over(self, key: tuple[int, Added, bool], task: asyncio.Task[Software]) -> None:
+        del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # whoever waits is told; perhaps all have given up
+
+    async def _find(self, function: Callable[..., Any], added: Added, ship: bool) -> Software:
+        in_place, shipped, ahead = await asyncio.to_thread(_look_at, function, added, ship)
         software = self._by_content.get((in_place, shipped))
         if software is None:
-            software = Software(next(self._numbers), in_place, function, added, shipped)
+            software = Software(next(self._numbers), in_place, shipped)
             self._by_content[in_place, shipped] = software
+        if shipped is None:
+            software.add(ahead, added)
         self._remember(function, added, software)
         return software
 
     async def ship(self, software: Software) -> Environment:
-        """Return the environment to ship, finding it out now if no node needed it before."""
+        """Return the environment to ship, finding it out now if no node needed it before.
+
+        It is that of all functions which are the same where nothing is shipped. What one
+        of them misses is not told here: others can do without it.
+        """
         async with software.lock:
             if software.shipped is None:
-                _, software.shipped = await asyncio.to_thread(
-                    _look_at, software.function, software.added, True
-                )
-        assert software.shipped is not None
+                # Functions that are seen from here on are not in it.
+                self._by_content.pop((software.in_place, None), None)
+                software.shipped = await asyncio.to_thread(_provide_for, software)
         return software.shipped
 
     def _remember(self, function: Callable[..., Any], added: Added, software: Software) -> None:
@@ -127,15 +162,24 @@ class SoftwareLibrary:
 
 def _look_at(
     function: Callable[..., Any], added: Added, ship: bool
-) -> tuple[Environment, Environment | None]:
+) -> tuple[Environment, Environment | None, Ahead]:
     # Imported here, in a thread: what analyses software takes 60 ms to import, which nobody
     # should wait for who has not submitted anything yet.
-    from .environments import Environment, analyze, imported_ahead
+    from .environments import Environment, analyze, look_ahead
 
+    ahead = look_ahead(function, added.carried)
     if not ship and not added.packages and not added.modules:
-        return Environment.in_place(imported_ahead(function)), None
+        return Environment.in_place(ahead.preload), None, ahead
     dependencies = analyze(
         function, packages=added.packages, modules=added.modules, carried=added.carried
     )
     in_place = Environment.in_place(dependencies.preload)
-    return in_place, Environment.shipped(dependencies) if ship else None
+    return in_place, Environment.shipped(dependencies) if ship else None, ahead
+
+
+def _provide_for(software: Software) -> Environment:
+    from .environments import Environment, provide
+
+    packages = sorted(software.packages)
+    dependencies = provide(software.imports.values(), software.groups, packages=packages)
+    return Environment.shipped(dependencies, check=False)

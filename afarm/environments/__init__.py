@@ -2,7 +2,7 @@
 
 from .bundle import Bundle, pack
 from .deflated import Deflated, deflate
-from .dependencies import Dependencies, analyze, imported_ahead
+from .dependencies import Ahead, Dependencies, analyze, look_ahead, provide
 from .environment import Environment
 from .files import SourceTree
 from .installed import Distribution
@@ -10,6 +10,7 @@ from .missing import find_missing, remember
 from .scan import Import
 
 __all__ = [
+    "Ahead",
     "Bundle",
     "Deflated",
     "Dependencies",
@@ -20,7 +21,8 @@ __all__ = [
     "analyze",
     "deflate",
     "find_missing",
-    "imported_ahead",
+    "look_ahead",
     "pack",
+    "provide",
     "remember",
 ]

@@ -50,18 +50,22 @@ class Environment:
         return cls(digest, preload, is_in_place=True, path=path)
 
     @classmethod
-    def shipped(cls, dependencies: Dependencies, *, cache: Path | None = None) -> Environment:
+    def shipped(
+        cls, dependencies: Dependencies, *, cache: Path | None = None, check: bool = True
+    ) -> Environment:
         """Return the environment of a function's dependencies, packed. Blocks: disk, hashing.
 
         Args:
             dependencies: What `analyze` found.
             cache: Where packed bundles are kept; default: `cache_folder`.
+            check: Whether something that is missing is an error.
 
         Raises:
             DependencyError: If something is missing that the function cannot do without,
                 or cannot be packed.
         """
-        dependencies.check()
+        if check:
+            dependencies.check()
         for note in dependencies.notes:
             log.warning("%s", note)
         cache = cache_folder() if cache is None else cache

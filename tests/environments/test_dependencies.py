@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from packaging.requirements import Requirement
 
-from afarm.environments import Dependencies, analyze, dependencies, imported_ahead
+from afarm.environments import Dependencies, analyze, dependencies, look_ahead
 from afarm.environments.installed import Installed
 from afarm.environments.modules import locate
 from afarm.errors import DependencyError
@@ -365,7 +365,7 @@ def test_what_is_imported_ahead_is_told_without_reading_metadata(
     expected = analyze(fn).preload
     monkeypatch.setattr(Installed, "__init__", None)
 
-    assert imported_ahead(fn) == expected == ("numpy.linalg", "rich")
+    assert look_ahead(fn).preload == expected == ("numpy.linalg", "rich")
 
 
 def test_an_edited_module_is_noticed_with_the_next_new_function(project: Project) -> None:
