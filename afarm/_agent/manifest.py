@@ -43,9 +43,9 @@ def text(abi: str, lines: Iterable[str]) -> bytes:
 
 def digest_of(manifest: bytes) -> str:
     """Return the digest that names the bundle with this manifest."""
-    first, *lines = manifest.decode("utf-8", "surrogateescape").splitlines(keepends=True)
-    named = sorted(each for each in lines if not each.endswith(".pyc\n"))
-    content = "".join([first, *named]).encode("utf-8", "surrogateescape")
+    first, *lines = manifest.split(b"\n")[:-1]
+    named = sorted(each for each in lines if not each.endswith(b".pyc"))
+    content = b"".join(each + b"\n" for each in (first, *named))
     return hashlib.sha256(content).hexdigest()
 
 

@@ -43,7 +43,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
         editable: Path | None = None,
         record: bool = True,
     ) -> Path:
-        info = f"{name}-{version}.dist-info"
+        info = f"{name.replace('-', '_')}-{version}.dist-info"
         metadata = [f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}"]
         metadata += [f"Requires-Dist: {line}" for line in requires]
         metadata += [f"Provides-Extra: {extra}" for extra in extras]

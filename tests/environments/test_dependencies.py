@@ -244,8 +244,8 @@ def test_an_editable_install_travels_as_source_with_its_metadata(
     assert names(found) == ["needed", "own-edit"]
     assert names(analyze(by_value("def f(): import own_script"))) == []
     assert [file.name for file in found.distributions[1].files] == [
-        "site-packages/own-edit-1.0.dist-info/METADATA",
-        "site-packages/own-edit-1.0.dist-info/RECORD",
+        "site-packages/own_edit-1.0.dist-info/METADATA",
+        "site-packages/own_edit-1.0.dist-info/RECORD",
     ]
 
 
@@ -564,7 +564,7 @@ def test_plug_ins_of_what_is_needed_come_along(install: Install, project: Projec
     project.write({"own_plug.py": ""})
     install(
         "own-plug",
-        {POINTS.format(name="own-plug"): "[host.plugs]\nmine = own_plug:run\n"},
+        {POINTS.format(name="own_plug"): "[host.plugs]\nmine = own_plug:run\n"},
         editable=project.folder,
     )
 
