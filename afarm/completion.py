@@ -158,12 +158,13 @@ class Completions:
 
     async def recall(self, call: Call, parts: Sequence[Buffer]) -> bool:
         """Resolve a call with an earlier one's result; return whether that can be unpickled."""
-        assert call.memo is not None
         try:
             value = await asyncio.to_thread(load, parts)
         except Exception as exc:  # whatever a __setstate__ of the user's raises
             log.warning("%s is run again: its result cannot be unpickled: %r", call.category, exc)
             return False
+        if call.memo is None:  # cancelled meanwhile
+            return True
         call.memo.recalled = True
         if call.takers is not None:
             self._give_bytes(call, Packed.of_parts(parts))

@@ -122,6 +122,8 @@ class Memo:
             return None
         while (leader := self._under_way.get(question.key)) is not None:
             await asyncio.wait([leader])
+        if call.memo is None:  # cancelled meanwhile: nobody would say that it is over
+            return None
         self._under_way[question.key] = question.leading = (
             asyncio.get_running_loop().create_future()
         )

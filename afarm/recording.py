@@ -112,7 +112,7 @@ class Recording:
                 host=socket.gethostname(),
                 pid=os.getpid(),
                 program=" ".join(sys.argv)[:500],
-                afarm=importlib.metadata.version("afarm"),
+                afarm=_version(),
                 python=platform.python_version(),
                 sizer=self._sizer_name,
             ),
@@ -302,6 +302,13 @@ def _node_entry(node: views.NodeInfo) -> NodeEntry:
 
 def _dump(sizer: Remembering, categories: Sequence[str]) -> dict[str, str]:
     return {name: json.dumps(state) for name, state in sizer.dump(categories).items()}
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("afarm")
+    except importlib.metadata.PackageNotFoundError:  # run from where its source lies
+        return ""
 
 
 def _name_of(sizer: Sizer) -> str:

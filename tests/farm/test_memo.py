@@ -6,6 +6,7 @@ import asyncio
 import os
 import pickle
 import stat
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ import numpy as np
 import pytest
 
 import afarm
-from afarm.record import connect_to_read
+from afarm.memo import Memo
+from afarm.record import Results, connect_to_read
 from tests.farm import functions as do
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -226,3 +228,49 @@ async def test_a_stream_is_not_kept(path: Path) -> None:
         async with memo_farm(path) as farm:
             assert [item async for item in farm.stream(do.numbers, 3)] == [0, 1, 2]
     assert made(path) == [RAN, RAN]
+
+
+async def test_a_call_that_is_cancelled_while_it_is_looked_for_holds_up_nobody(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, go_on = threading.Event(), threading.Event()
+    find = Results.find
+
+    def slow_find(self: Results, key: str) -> Any:
+        looking.set()
+        assert go_on.wait(20)
+        return find(self, key)
+
+    monkeypatch.setattr(Results, "find", slow_find)
+    async with memo_farm(path) as farm:
+        first = farm.submit(do.add, 1)
+        assert await asyncio.to_thread(looking.wait, 20)
+        second = farm.submit(do.add, 1)
+        first.cancel()
+        go_on.set()
+        async with asyncio.timeout(20):
+            assert await second == 2
+    assert made(path) == [("cancelled", 0), RAN]
+
+
+async def test_a_call_that_is_cancelled_before_it_is_looked_for_holds_up_nobody(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asking, go_on = threading.Event(), threading.Event()
+    key = Memo._key
+
+    def slow_key(self: Memo, question: Any, call: Any) -> str:
+        asking.set()
+        assert go_on.wait(20)
+        return key(self, question, call)
+
+    monkeypatch.setattr(Memo, "_key", slow_key)
+    async with memo_farm(path) as farm:
+        first = farm.submit(do.add, 1)
+        assert await asyncio.to_thread(asking.wait, 20)
+        first.cancel()
+        go_on.set()
+        async with asyncio.timeout(20):
+            assert await farm.submit(do.add, 1) == 2
+            assert await farm.submit(do.add, 1) == 2
+    assert made(path) == [("cancelled", 0), RAN, RECALLED]
