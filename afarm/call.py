@@ -161,6 +161,7 @@ class Target:
         retry_on: Exceptions after which an invocation is tried again.
         added: What the user wants to be taken along with the function.
         code: A digest of the function's code; empty where no record is kept.
+        told: What the user stated, in words; empty where no record is kept.
         environment: A digest of the software, once a call was looked for in a record.
     """
 
@@ -172,6 +173,7 @@ class Target:
     retry_on: tuple[type[BaseException], ...]
     code: str = ""
     added: Added = NOTHING_ADDED
+    told: str = ""
     environment: str = ""
     request: Request | None = None
     software: Software | None = None

@@ -41,6 +41,12 @@ class Explanation:
     nodes: tuple[Verdict, ...]
     attempts: tuple[Attempt, ...]
 
+    @property
+    def why(self) -> str:
+        """The reason, and what the nodes say, in one line."""
+        told = [f"{verdict.node}: {verdict.why}" for verdict in self.nodes]
+        return "; ".join([self.reason, *told])
+
     def __str__(self) -> str:
         lines = [f"#{self.invocation} of {self.category} is {self.state}: {self.reason}"]
         if self.allocation is not None:
@@ -50,8 +56,14 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(scheduler: Scheduler, call: Call) -> Explanation:
-    """Return why a call is where it is."""
+def explain(scheduler: Scheduler, call: Call, *, nodes: int | None = None) -> Explanation:
+    """Return why a call is where it is.
+
+    Args:
+        scheduler: Of its farm.
+        call: What is explained.
+        nodes: How many nodes are asked at most; ``None``: all.
+    """
     attempts = tuple(Attempt(*row) for row in call.attempts)
     view: InvocationView | None = None
     if call.id in scheduler.calls and call.entered:
@@ -59,21 +71,22 @@ def explain(scheduler: Scheduler, call: Call) -> Explanation:
             view = scheduler.state.invocation_view(call.id)
         except KeyError:  # the core has not heard of it yet, or has done with it
             view = None
-    nodes: tuple[Verdict, ...] = ()
+    verdicts: tuple[Verdict, ...] = ()
     allocation = attempts[-1].allocation if attempts else None
     if view is not None and view.state is State.WAITING:
         only = call.target.proto.node
-        nodes = tuple(judge(node, view.allocation, only) for node in scheduler.state.nodes())
+        asked = scheduler.state.nodes()[:nodes]
+        verdicts = tuple(judge(node, view.allocation, only) for node in asked)
         allocation = view.allocation
     state = "done" if call.id not in scheduler.calls else call.state
     return Explanation(
         invocation=call.id,
         category=call.category,
         state=state,
-        reason=_reason(scheduler, call, view, nodes, state),
+        reason=_reason(scheduler, call, view, verdicts, state),
         allocation=allocation,
         basis=_basis(scheduler, call, allocation),
-        nodes=nodes,
+        nodes=verdicts,
         attempts=attempts,
     )
 
@@ -149,6 +162,15 @@ def _basis(scheduler: Scheduler, call: Call, allocation: Resources | None) -> st
         source = f"from {seen} calls of its category" if seen else "with nothing known yet"
         told.append(f"{', '.join(predicted)} predicted {source}")
     return "; ".join(told) or "nothing stated, nothing limited"
+
+
+def describe_stated(stated: Resources) -> str:
+    """Return all that is stated: ``"cores 2, memory 4.0 GiB"``; empty if nothing is."""
+    return ", ".join(
+        f"{name} {format_bytes(value) if name in ('memory', 'disk') else f'{value:g}'}"
+        for name in RESOURCE_NAMES
+        if (value := getattr(stated, name)) is not None
+    )
 
 
 def _describe_attempt(attempt: Attempt) -> str:

@@ -392,10 +392,11 @@ class Farm:
             raise TypeError(f"submit() takes a function and its arguments, not {fn!r}")
         options = self._options
         category = options.category or category_of(fn)
-        code = ""
+        code = told = ""
         recording = self._life.recording
         if recording is not None:
             code = code_digest(fn)
+            told = explanation.describe_stated(options.stated)
             recording.prime(category, code)
         key = (id(fn), stream)
         function: Callable[[], Callable[..., Any] | None]
@@ -421,6 +422,7 @@ class Farm:
             retry_on=options.retry_on or (),
             added=options.added.also(Added(carried=carried)),
             code=code,
+            told=told,
         )
         if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):
             self._targets[key] = target

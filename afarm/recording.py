@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import itertools
 import json
 import logging
 import os
@@ -19,6 +20,7 @@ from . import views
 from ._wire.payloads import Buffer
 from .call import Call
 from .errors import RecordError
+from .explanation import explain
 from .memo import Memo
 from .record import (
     CallEntry,
@@ -29,6 +31,7 @@ from .record import (
     RunningEntry,
     SizeEntry,
     Snapshot,
+    WaitingEntry,
     Writer,
 )
 from .sizing import Remembering, Sizer
@@ -50,6 +53,12 @@ _LEARNING = 20.0
 
 # Categories whose state is taken in one turn of the loop: 10 to 50 us each.
 _STATES_AT_ONCE = 100
+
+# Calls that are looked at for some that wait, how many are explained, and how many nodes
+# each is judged by: 5 ms at most.
+_LOOKED_AT = 2_000
+_EXPLAINED = 10
+_ASKED = 20
 
 # Categories that get back what was learned: more than sizers remember.
 _PRIMED = 10_000
@@ -193,13 +202,16 @@ class Recording:
             # Asking for it in the ordinary way would count as having looked at it.
             elif (error := getattr(future, "_exception", None)) is not None:
                 outcome = "failed"
-        category = call.category
-        code = call.target.code
+        target = call.target
+        category = target.category
         if call.attempts:
-            self._fresh[category] = code
+            self._fresh[category] = target.code
         self._writer.call(
-            CallEntry(call.id, category, code, submitted, now, outcome, error, call.attempts)
-        )
+            CallEntry(
+                call.id, category, target.code, submitted, now, outcome, error,
+                call.attempts, target.told,
+            )
+        )  # fmt: skip
 
     async def recall(self, call: Call) -> Sequence[Buffer] | None:
         """Return the result of a call that was made before, if it may be used again."""
@@ -282,7 +294,24 @@ class Recording:
             "evictions": tally.evictions,
         }
         nodes = [_node_entry(node) for node in views.nodes(scheduler)]
-        return Snapshot(time.time(), counts, nodes, running, keep)
+        return Snapshot(time.time(), counts, nodes, running, keep, self._waiting(scheduler))
+
+    def _waiting(self, scheduler: Scheduler) -> list[WaitingEntry]:
+        """Return what has waited longest, one of each category, and why."""
+        found: dict[str, Call] = {}
+        # In the order in which they were submitted.
+        for call in itertools.islice(scheduler.calls.values(), _LOOKED_AT):
+            if call.id not in self._running and len(found) < _EXPLAINED:
+                found.setdefault(call.category, call)
+        return [
+            WaitingEntry(
+                call.id,
+                call.category,
+                self._submitted.get(call.id, self._began),
+                explain(scheduler, call, nodes=_ASKED).why,
+            )
+            for call in found.values()
+        ]
 
 
 def _node_entry(node: views.NodeInfo) -> NodeEntry:

@@ -57,12 +57,23 @@ class RunningNow:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingNow:
+    """An invocation that has waited long, and why."""
+
+    number: int
+    category: str
+    since: float
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Now:
     """All that is shown."""
 
     run: RunFacts
     nodes: Sequence[NodeNow]
     running: Sequence[RunningNow]
+    waiting: Sequence[WaitingNow]
 
 
 def read_now(path: Path) -> Now:
@@ -86,7 +97,16 @@ def read_now(path: Path) -> Now:
             " ORDER BY since, number",
             (run.run,),
         )
-        return Now(run, [NodeNow(*row) for row in nodes], [RunningNow(*row) for row in running])
+        waiting = connection.execute(
+            "SELECT number, category, since, why FROM waiting WHERE run = ? ORDER BY since, number",
+            (run.run,),
+        )
+        return Now(
+            run,
+            [NodeNow(*row) for row in nodes],
+            [RunningNow(*row) for row in running],
+            [WaitingNow(*row) for row in waiting],
+        )
     except sqlite3.Error as exc:
         raise RecordError(f"the record {path} cannot be read: {exc}") from exc
     finally:
@@ -120,6 +140,10 @@ def describe(now: Now, at: float, *, lines: int, columns: int) -> list[str]:
     if len(shown) < len(now.nodes):
         screen.append(f"... and {len(now.nodes) - len(shown)} more nodes")
     screen.append("")
+    if now.waiting:
+        screen.append("waiting:")
+        screen += [_waiting_line(one, at) for one in now.waiting[: max(1, lines // 5)]]
+        screen.append("")
     room = max(0, lines - len(screen) - 1)
     longest = now.running[:room]
     if longest:
@@ -150,6 +174,11 @@ def _running_line(one: RunningNow, at: float) -> str:
     memory = "" if one.memory is None else f", {format_bytes(one.memory)} allocated"
     took = duration(max(0.0, at - one.since))
     return f"  {took:>12}  #{one.number} {one.category} on {one.node}{memory}"
+
+
+def _waiting_line(one: WaitingNow, at: float) -> str:
+    took = duration(max(0.0, at - one.since))
+    return f"  {took:>12}  #{one.number} {one.category}: {one.why}"
 
 
 def watch(path: Path, *, once: bool = False, stream: TextIO | None = None) -> None:

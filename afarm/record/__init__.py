@@ -18,10 +18,12 @@ Tables, for programs (bytes, seconds; times in seconds since the epoch):
 
     run          id, began, seen (the last sign of life), ended, ... and counts
     category     id, name, code (digest of the function's code)
-    invocation   run, number, category -> category.id, submitted, ended, outcome, error
+    invocation   run, number, category -> category.id, submitted, ended, outcome, error,
+                 stated (NULL: all of its size was predicted)
     attempt      run, number, attempt (from 1), node, outcome,
                  allocated_* (NULL: not limited), used_* (`Usage`; NULL: lost with its node)
     running      what is on the nodes now; of a killed farm: what was there
+    waiting      what has waited longest, and why
     node         run, name, capacity, state, use; clock: add it to the node's times for the farm's
     reading      run, at, node: how full it was and what it said of its load and memory
     size         sizer, category, code, state: what a sizer knows, as JSON
@@ -41,6 +43,7 @@ from .entries import (
     RunningEntry,
     SizeEntry,
     Snapshot,
+    WaitingEntry,
 )
 from .results import BESIDE, Results, digest_of, open_parts
 from .schema import connect, connect_to_read
@@ -59,6 +62,7 @@ __all__ = [
     "RunningEntry",
     "SizeEntry",
     "Snapshot",
+    "WaitingEntry",
     "Writer",
     "connect",
     "connect_to_read",

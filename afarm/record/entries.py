@@ -35,6 +35,7 @@ class CallEntry:
             was in the record.
         error: What it failed with.
         attempts: (number, node, allocation, usage, outcome) of each.
+        stated: What its user stated of its needs, in words; empty if nothing: all was predicted.
     """
 
     number: int
@@ -45,6 +46,7 @@ class CallEntry:
     outcome: str
     error: BaseException | None
     attempts: Sequence[tuple[int, str, Resources, Usage | None, str]]
+    stated: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,16 @@ class RunningEntry:
     cores: float | None
     memory: int | None
     since: float
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingEntry:
+    """An invocation that has waited long, and why."""
+
+    number: int
+    category: str
+    since: float
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +97,7 @@ class Snapshot:
         counts: By column of the table ``run``.
         nodes: All of them.
         running: What is on them.
+        waiting: Some of what has waited longest.
         keep: Whether it goes into the history, or only tells what is so now.
     """
 
@@ -93,6 +106,7 @@ class Snapshot:
     nodes: Sequence[NodeEntry]
     running: Sequence[RunningEntry]
     keep: bool
+    waiting: Sequence[WaitingEntry] = ()
 
 
 @dataclass(frozen=True, slots=True)

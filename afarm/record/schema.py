@@ -65,7 +65,11 @@ CREATE TABLE IF NOT EXISTS category (
 );
 CREATE TABLE IF NOT EXISTS invocation (
     run INTEGER NOT NULL, number INTEGER NOT NULL, category INTEGER NOT NULL,
-    submitted REAL, ended REAL, outcome TEXT NOT NULL, error TEXT,
+    submitted REAL, ended REAL, outcome TEXT NOT NULL, error TEXT, stated TEXT,
+    PRIMARY KEY (run, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS waiting (
+    run INTEGER NOT NULL, number INTEGER NOT NULL, category TEXT, since REAL, why TEXT,
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS attempt (
@@ -126,7 +130,7 @@ VIEWS = {
             round(i.ended - i.submitted, 6) AS seconds, count(a.attempt) AS attempts,
             sum(a.used_wall_time) AS wall_time,
             sum(a.used_cpu_user + a.used_cpu_system) AS cpu_time,
-            round(max(a.used_memory) / 1048576.0, 1) AS memory_mib, i.error
+            round(max(a.used_memory) / 1048576.0, 1) AS memory_mib, i.stated, i.error
         FROM invocation i JOIN category c ON c.id = i.category
         LEFT JOIN attempt a USING (run, number) GROUP BY i.run, i.number""",
     "categories": """
@@ -253,11 +257,12 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:
-    """Add what is measured now and was not when the record was made."""
-    known = {row[1] for row in connection.execute("PRAGMA table_info(attempt)")}
-    for name, kind in _ATTEMPT_TYPES.items():
-        if name not in known:
-            connection.execute(f"ALTER TABLE attempt ADD COLUMN {name} {kind}")
+    """Add what is kept now and was not when the record was made."""
+    for table, columns in (("attempt", _ATTEMPT_TYPES), ("invocation", {"stated": "TEXT"})):
+        known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
+        for name, kind in columns.items():
+            if name not in known:
+                connection.execute(f"ALTER TABLE {table} ADD COLUMN {name} {kind}")
 
 
 def insert(table: str, columns: Sequence[str], rows: int = 1) -> str:

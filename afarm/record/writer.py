@@ -41,7 +41,16 @@ MOST_BYTES = 64 << 20
 # it for up to 5 ms before it gives it back: one statement for many rows.
 _ROWS = 50
 
-_INVOCATION_COLUMNS = ("run", "number", "category", "submitted", "ended", "outcome", "error")
+_INVOCATION_COLUMNS = (
+    "run",
+    "number",
+    "category",
+    "submitted",
+    "ended",
+    "outcome",
+    "error",
+    "stated",
+)
 _RUNNING_COLUMNS = ("run", "number", "category", "attempt", "node", "cores", "memory", "since")
 _NODE_COLUMNS = (
     "run", "name", "kind", "state", "reason", "cores", "memory", "disk", "gpus", "running",
@@ -246,7 +255,7 @@ class Writer:
             invocations.append(
                 (
                     self.run, call.number, category,
-                    call.submitted, call.ended, call.outcome, error,
+                    call.submitted, call.ended, call.outcome, error, call.stated or None,
                 )
             )  # fmt: skip
             for number, node, allocation, usage, outcome in call.attempts:
@@ -327,6 +336,9 @@ class Writer:
             for r in snapshot.running
         ]
         _insert_all(connection, "running", _RUNNING_COLUMNS, running)
+        connection.execute("DELETE FROM waiting WHERE run = ?", (self.run,))
+        waiting = [(self.run, w.number, w.category, w.since, w.why) for w in snapshot.waiting]
+        _insert_all(connection, "waiting", ("run", "number", "category", "since", "why"), waiting)
         nodes = []
         for node in snapshot.nodes:
             clock = self._clocks.get(node.name)
@@ -345,7 +357,8 @@ class Writer:
             "UPDATE run SET ended = ?, seen = ?, unrecorded = ? WHERE id = ?",
             (time.time(), time.time(), self.unrecorded, self.run),
         )
-        connection.execute("DELETE FROM running WHERE run = ?", (self.run,))
+        for table in ("running", "waiting"):
+            connection.execute(f"DELETE FROM {table} WHERE run = ?", (self.run,))
 
 
 def describe_error(error: BaseException) -> str:

@@ -83,15 +83,23 @@ async def test_each_attempt_of_a_call_is_in_the_record(path: Path) -> None:
 
 
 @pytest.mark.slow
-async def test_what_runs_can_be_seen_from_outside(path: Path) -> None:
+async def test_what_runs_and_what_waits_can_be_seen_from_outside(path: Path) -> None:
     async with farm_with(path) as farm:
-        long = farm.submit(do.sleep, 60)
+        view = farm.options(cores=2, memory="1 GiB")
+        long, later = view.submit(do.sleep, 60), view.options(category="later").submit(do.sleep, 1)
         await until(lambda: query(path, "SELECT * FROM running"))
+        [waiting] = query(path, "SELECT * FROM waiting")
+        assert waiting["category"] == "later"
+        assert "local: full: cores: 0 of 2 free, 2 wanted" in waiting["why"]
         [running] = query(path, "SELECT * FROM running")
         assert running["node"] == "local"
         assert running["category"].endswith("sleep")
         long.cancel()
+        later.cancel()
     assert query(path, "SELECT * FROM running") == []
+    assert query(path, "SELECT * FROM waiting") == []
+    stated = query(path, "SELECT DISTINCT stated FROM invocations")
+    assert stated == [{"stated": "cores 2, memory 1.0 GiB"}]
 
 
 async def test_farms_that_follow_each_other_share_a_record(path: Path) -> None:

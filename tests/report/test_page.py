@@ -11,7 +11,15 @@ import pytest
 from afarm import report
 from afarm.commands import top
 from afarm.errors import RecordError
-from afarm.record import CallEntry, NodeEntry, RunEntry, RunningEntry, Snapshot, Writer
+from afarm.record import (
+    CallEntry,
+    NodeEntry,
+    RunEntry,
+    RunningEntry,
+    Snapshot,
+    WaitingEntry,
+    Writer,
+)
 from afarm.report.words import duration
 from afarm.resources import Resources, Usage
 
@@ -54,7 +62,8 @@ def write(path: Path, *calls: CallEntry, nodes: int = 1, closed: bool = True) ->
     running = [RunningEntry(99, "slow", 1, "lab1", 1.0, 200 * MIB, 1020.0)]
     counts = {"waiting": 3, "running": 1, "returned": len(calls)}
     named = [node(f"lab{number + 1}") for number in range(nodes)]
-    writer.put(Snapshot(1040.0, counts, named, running, keep=True))
+    waiting = [WaitingEntry(100, "later", 1030.0, "no node has room for it now; lab1: full")]
+    writer.put(Snapshot(1040.0, counts, named, running, keep=True, waiting=waiting))
     if closed:
         writer.close()
     else:
@@ -181,6 +190,7 @@ def test_top_shows_nodes_and_what_runs(path: Path) -> None:
     assert "3 waiting" in text
     assert "[##########..........] 1/2" in text
     assert "#99 slow on lab1" in text
+    assert "11.0 s  #100 later: no node has room for it now; lab1: full" in text
     assert all(len(line) <= 120 for line in screen)
     assert "no sign of life for 60.0 s" in "\n".join(
         top.describe(now, 1100.0, lines=24, columns=120)
