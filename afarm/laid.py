@@ -34,13 +34,16 @@ def named_files(files: Files) -> dict[str, str]:
         files: A path, several, or a path by name. A folder stands for all files in it.
 
     Raises:
-        ValueError: If a path leads nowhere, or a name out of the directory.
+        ValueError: If a path leads nowhere, a name out of the directory, or two have one name.
         TypeError: If something is no path.
     """
     if isinstance(files, (str, os.PathLike)):
         files = (files,)
     if not isinstance(files, Mapping):
-        files = {os.path.basename(os.path.abspath(os.fspath(path))): path for path in files}
+        paths = list(files)
+        files = {os.path.basename(os.path.abspath(os.fspath(path))): path for path in paths}
+        if len(files) < len(paths):
+            raise ValueError("files= names two of one name: give each a place, {name: path, ...}")
     found: dict[str, str] = {}
     for name, path in files.items():
         pure = PurePosixPath(name)

@@ -121,6 +121,7 @@ class _Pickler(Pickler):
         self._pieces: list[Buffer] = []
         self._buffers: list[Buffer] = []
         self._needs: set[Need] = set()
+        self._ordinary: set[type] = set()  # whose instances are pickled as pickle does it
         super().__init__(self, protocol=5, buffer_callback=self._take_buffer)
 
     def write(self, data: Buffer) -> int:
@@ -140,6 +141,9 @@ class _Pickler(Pickler):
         return False
 
     def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if kind in self._ordinary:
+            return NotImplemented
         if isinstance(obj, Passed):
             self._needs.update(obj._needs())
             return obj._pass(self._arguments)
@@ -147,7 +151,9 @@ class _Pickler(Pickler):
             need = need_of(obj)
             if need is not None:
                 self._needs.add(need)
-        return super().reducer_override(obj)
+            return super().reducer_override(obj)
+        self._ordinary.add(kind)
+        return NotImplemented
 
     def finish(self, obj: object) -> None:
         self.dump(obj)

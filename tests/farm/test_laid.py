@@ -90,6 +90,7 @@ async def test_a_file_that_is_gone_is_told_through_the_invocation(table: Path) -
     ("options", "problem"),
     [
         ({"files": "/not/there"}, "/not/there, which is no file"),
+        ({"files": [__file__, __file__]}, "two of one name"),
         ({"files": {"../up": __file__}}, "no place in a folder"),
         ({"files": {"/up": __file__}}, "no place in a folder"),
         ({"files": {"": __file__}}, "no place in a folder"),
