@@ -24,10 +24,12 @@ _APPLICATION = 0x4146524D
 LOCK_TIMEOUT = 30.0
 
 USAGE_NAMES = tuple(field.name for field in fields(Usage))
+_SQL_TYPES = {"float": "REAL", "int": "INTEGER", "bool": "INTEGER", "str": "TEXT"}
 _USAGE_TYPES = {
-    field.name: "REAL" if str(field.type).startswith("float") else "INTEGER"
-    for field in fields(Usage)
+    field.name: _SQL_TYPES.get(str(field.type).partition(" ")[0], "") for field in fields(Usage)
 }
+# Where among them is what SQLite has no type for; it is kept as text.
+ODD_USAGE = tuple(at for at, kind in enumerate(_USAGE_TYPES.values()) if not kind)
 _RESOURCE_TYPES = dict.fromkeys(RESOURCE_NAMES, "INTEGER") | dict.fromkeys(
     ("cores", "wall_time", "cpu_time"), "REAL"
 )
@@ -49,7 +51,7 @@ _ATTEMPT_TYPES = {
     "node": "TEXT",
     "outcome": "TEXT",
     **{f"allocated_{name}": kind for name, kind in _RESOURCE_TYPES.items()},
-    **{f"used_{name}": kind for name, kind in _USAGE_TYPES.items()},
+    **{f"used_{name}": kind or "TEXT" for name, kind in _USAGE_TYPES.items()},
 }
 
 TABLES = f"""

@@ -6,6 +6,7 @@ that a slow disk costs neither memory nor the farm's time.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import math
@@ -20,7 +21,7 @@ from typing import Any, TypeAlias
 
 from ..resources import Resources, astuple
 from .entries import CallEntry, ResultEntry, RunEntry, SizeEntry, Snapshot
-from .schema import ATTEMPT_COLUMNS, USAGE_NAMES, connect, insert
+from .schema import ATTEMPT_COLUMNS, ODD_USAGE, USAGE_NAMES, connect, insert
 
 log = logging.getLogger("afarm")
 
@@ -65,6 +66,9 @@ _RESULT_COLUMNS = (
 
 _used = operator.attrgetter(*USAGE_NAMES)
 _UNUSED = (None,) * len(USAGE_NAMES)
+
+# What says that a value is at fault and not the disk.
+_UNFIT = (OverflowError, UnicodeError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
 
 _ERROR_KEPT = 2_000  # characters of a message
 
@@ -217,13 +221,43 @@ class Writer:
             self._write_calls(connection, calls)
             self._write_others(connection, others)
 
-        if not self._attempt(connection, write):
-            self.unrecorded += len(calls)
+        try:
+            written = self._attempt(connection, write)
+        except _UNFIT:
+            self._write_apart(connection, calls, others)
+        else:
+            self.unrecorded += 0 if written else len(calls)
+
+    def _write_apart(
+        self,
+        connection: sqlite3.Connection,
+        calls: Sequence[CallEntry],
+        others: Sequence[Snapshot | SizeEntry | ResultEntry],
+    ) -> None:
+        """Write all but what SQLite cannot hold: a name that is no text, a number too large."""
+        for call in calls:
+            self._write_alone(connection, functools.partial(self._write_calls, calls=[call]))
+        for other in others:
+            self._write_alone(connection, functools.partial(self._write_others, others=[other]))
+
+    def _write_alone(
+        self, connection: sqlite3.Connection, write: Callable[[sqlite3.Connection], None]
+    ) -> None:
+        try:
+            written = self._attempt(connection, write)
+        except _UNFIT as exc:
+            log.warning("the record %s cannot hold something: %s", self._path, exc)
+            written = False
+        self.unrecorded += not written
 
     def _attempt(
         self, connection: sqlite3.Connection, write: Callable[[sqlite3.Connection], None]
     ) -> bool:
-        """Write in one transaction; return whether that worked. Says so once if it does not."""
+        """Write in one transaction; return whether that worked. Says so once if it does not.
+
+        Raises:
+            _UNFIT: If something of it cannot be written, whatever the disk says.
+        """
         try:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -233,8 +267,11 @@ class Writer:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except (sqlite3.Error, OverflowError, UnicodeError) as exc:
+        except _UNFIT:
             self._categories.clear()  # those of the transaction are not there
+            raise
+        except sqlite3.Error as exc:
+            self._categories.clear()
             if self._failed != str(exc):
                 self._failed = str(exc)
                 log.error("the record %s cannot be written: %s; the farm goes on", self._path, exc)
@@ -261,7 +298,7 @@ class Writer:
             for number, node, allocation, usage, outcome in call.attempts:
                 used: _Row = _UNUSED
                 if usage is not None:
-                    used = _used(usage)
+                    used = _used(usage) if not ODD_USAGE else _as_text(_used(usage))
                     self._note_clock(node, call.ended - usage.start - usage.wall_time, usage.start)
                 if allocation is not last:
                     last, allocated = allocation, _finite(allocation)
@@ -359,6 +396,14 @@ class Writer:
         )
         for table in ("running", "waiting"):
             connection.execute(f"DELETE FROM {table} WHERE run = ?", (self.run,))
+
+
+def _as_text(used: _Row) -> _Row:
+    """Return the values with those as text that SQLite has no type for."""
+    return tuple(
+        str(value) if at in ODD_USAGE and value is not None else value
+        for at, value in enumerate(used)
+    )
 
 
 def describe_error(error: BaseException) -> str:

@@ -111,6 +111,16 @@ def test_every_usage_is_kept_as_it_is(path: Path, opened: Writer) -> None:
     assert row["allocated_cores"] is None
 
 
+def test_what_sqlite_has_no_type_for_is_kept_as_text(
+    path: Path, opened: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "ODD_USAGE", (0, 12))
+    opened.call(entry(1))
+    opened.close()
+    [row] = query(path, "SELECT typeof(used_memory) AS kind, used_exit FROM attempt")
+    assert row == {"kind": "integer", "used_exit": None}
+
+
 def test_every_view_can_be_read(path: Path, opened: Writer) -> None:
     opened.call(entry(1, error=ValueError("no")))
     opened.put(Snapshot(1501.0, {"waiting": 3}, [node()], [], keep=True))
@@ -159,6 +169,21 @@ def test_errors_that_cannot_be_told_are_kept_by_their_type(path: Path, opened: W
     assert "Mute" in told[0]
     assert "odd" in told[1]
     assert len(told[2]) < 10_000
+
+
+def test_what_sqlite_cannot_hold_costs_nothing_else(
+    path: Path, opened: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    odd, huge = entry(2), entry(3)
+    odd.category = "\udc80"
+    huge.attempts = [(1, "lab1", Resources(memory=1 << 70), Usage(), "returned")]
+    for call in (entry(1), odd, huge, entry(4)):
+        opened.call(call)
+    opened.put(Snapshot(1501.0, {"waiting": 3}, [node()], [], keep=True))
+    opened.close()
+    assert query(path, "SELECT number FROM invocation") == [{"number": 1}, {"number": 4}]
+    assert query(path, "SELECT waiting, unrecorded FROM run") == [{"waiting": 3, "unrecorded": 2}]
+    assert caplog.text.count("cannot hold something") == 2
 
 
 def test_what_the_disk_cannot_follow_is_counted(
