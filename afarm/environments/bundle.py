@@ -93,7 +93,7 @@ def pack(
     if packed is None:
         try:
             packed = _pack(content.files, first, native, path)
-            if packed.changed:
+            if packed.changed and not getattr(content, "changed", ()):  # else it was told
                 log.warning("%s", not_as_installed(name, packed.changed))
             _trim(folder, cap, keep=path)
         except OSError as exc:

@@ -12,7 +12,7 @@ import pytest
 
 from afarm.environments import Environment, analyze
 from afarm.errors import DependencyError
-from tests.environments.made_up import Project
+from tests.environments.made_up import Install, Project
 
 
 def by_value(source: str) -> Any:
@@ -79,6 +79,23 @@ def test_equal_dependencies_give_the_same_environment(project: Project, tmp_path
     assert one == same
     assert hash(one) == hash(same)
     assert one.digest != other.digest
+
+
+def test_the_same_dependencies_are_looked_at_once_while_their_bundles_are_there(
+    install: Install, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = install("edited", {"edited.py": "x = 1\n"})
+    (site / "edited.py").write_text("x = 1 + 1\n")
+    made = [by_value("def f(): import edited") for _ in range(2)]
+
+    first, second = (Environment.shipped(analyze(fn), cache=tmp_path / "cache") for fn in made)
+    assert second is first
+    told = [record for record in caplog.records if "not as it was installed" in record.message]
+    assert len(told) == 1
+
+    first.bundles[0].path.unlink()
+    assert Environment.shipped(analyze(made[0]), cache=tmp_path / "cache") == first
+    assert first.bundles[0].path.exists()
 
 
 def test_machine_code_names_the_platform_it_is_for(tmp_path: Path) -> None:
