@@ -8,7 +8,6 @@ says "unchecked hash" (PEP 552): it names no time stamp, which hard links and ta
 from __future__ import annotations
 
 import importlib.util
-import os
 import sys
 
 from .files import File
@@ -37,10 +36,8 @@ def bytecode_of(file: File) -> bytes | None:
     Args:
         file: A source of which `bytecode_name` gave a name.
     """
-    folder, name = os.path.split(file.path)
-    path = os.path.join(folder, "__pycache__", f"{name[:-3]}.{_tag()}.pyc")
     try:
-        with open(path, "rb") as stream:
+        with open(importlib.util.cache_from_source(file.path, optimization=""), "rb") as stream:
             data = stream.read()
     except OSError:
         return None
