@@ -9,8 +9,8 @@ from ._core.explain import Verdict, judge
 from ._core.invocation import State
 from .call import Attempt, Call
 from .errors import describe_resources
-from .report.words import duration
 from .resources import RESOURCE_NAMES, Resources, format_bytes
+from .words import duration
 
 if TYPE_CHECKING:
     from ._core.farm_state import InvocationView

@@ -14,8 +14,8 @@ from typing import TextIO
 from ..errors import RecordError
 from ..record import connect_to_read
 from ..report.collect import RunFacts, read_run
-from ..report.words import duration
 from ..resources import format_bytes
+from ..words import duration
 
 # The record says once a second how things stand.
 _INTERVAL = 1.0

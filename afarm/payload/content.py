@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from .._wire.payloads import Buffer
+from ..errors import SerializationError
 from .arguments import Arguments, Passed, dump_into
 from .importing import importable
 
@@ -89,6 +90,24 @@ _REFERRED_TO = 64 << 10
 
 _PLAIN = frozenset({int, float, str, bytes, bool, complex, types.NoneType, types.EllipsisType})
 
+# Of a class that was made at run time, as all that are written in Python (object.h).
+_HEAP_TYPE = 1 << 9
+
+# What is no part of what a class does: made for it, or said otherwise.
+_OF_EVERY_CLASS = frozenset(
+    {
+        "__annotations__",
+        "__dataclass_fields__",  # its __init__ has the defaults
+        "__dict__",
+        "__doc__",
+        "__firstlineno__",
+        "__module__",
+        "__static_attributes__",
+        "__weakref__",
+        "_abc_impl",
+    }
+)
+
 # What code looks up in its module.
 _GLOBAL_OPS = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL", "DELETE_GLOBAL"})
 
@@ -137,8 +156,12 @@ class Content:
             self._add_passed(value)
         elif kind in (types.FunctionType, types.MethodType, functools.partial):
             self._once(value, self._add_function)
-        else:
+        elif isinstance(value, type):
+            self._once(value, self._add_class)
+        elif importable(kind) or not kind.__flags__ & _HEAP_TYPE:
             self._add_opaque(value)
+        else:
+            self._once(value, self._add_instance)
 
     def refer(self, ref: Any) -> None:
         """Note a `Ref`, or a file, on whose content it depends."""
@@ -235,6 +258,53 @@ class Content:
         parts = dump_into(self._arguments, value)
         self._mark(b"pickle")
         self.add_bytes(parts)
+
+    def _add_class(self, cls: type) -> None:
+        """Add a class: by its name, or by what it defines, where that is all there is.
+
+        Its pickle by value would name it by a random number.
+        """
+        if importable(cls):
+            self._mark(b"import")
+            self._add_plain((cls.__module__, cls.__qualname__))
+            return
+        self._mark(b"class")
+        self._add_plain(cls.__qualname__)
+        self.add(cls.__bases__)
+        annotations = vars(cls).get("__annotations__", {})
+        self._add_plain([(name, repr(kind)) for name, kind in annotations.items()])
+        for name, value in sorted(vars(cls).items()):
+            if name not in _OF_EVERY_CLASS:
+                self._add_plain(name)
+                self._add_member(value)
+
+    def _add_member(self, value: Any) -> None:
+        if isinstance(value, (staticmethod, classmethod)):
+            self._mark(type(value).__name__.encode())
+            self.add(value.__func__)
+        elif isinstance(value, property):
+            for each in (value.fget, value.fset, value.fdel):
+                self.add(each)
+        elif isinstance(value, (types.MemberDescriptorType, types.GetSetDescriptorType)):
+            self._mark(b"slot")
+        else:
+            self.add(value)
+
+    def _add_instance(self, value: Any) -> None:
+        """Add an object of such a class by what its pickle would be made of."""
+        try:
+            reduced = value.__reduce_ex__(4)
+        except Exception as exc:  # the user's code, or that of a lock
+            raise SerializationError(f"cannot pickle {type(value)}: {exc}", part="object") from exc
+        if isinstance(reduced, str):  # the name of a global
+            self._mark(b"global")
+            self.add(type(value))
+            self._add_plain(reduced)
+            return
+        self._mark(b"object", len(reduced))
+        for at, part in enumerate(reduced):
+            # Items of lists and dictionaries come as iterators.
+            self.add(list(part) if at in (3, 4) and part is not None else part)
 
     def _add_function(self, function: Any) -> None:
         if isinstance(function, functools.partial):

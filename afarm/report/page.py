@@ -8,10 +8,10 @@ from html import escape
 from string import Template
 
 from ..resources import format_bytes
+from ..words import count, duration, percent
 from .charts import area_chart, histogram
 from .collect import CategoryRow, FailureRow, LossRow, NodeLine, ReportData
 from .style import STYLE
-from .words import count, duration, percent
 
 _PAGE = Template("""<!doctype html>
 <html lang="en">

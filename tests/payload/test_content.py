@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afarm.errors import SerializationError
 from afarm.payload.content import Content, TooMuch, code_digest
 
 plain = st.recursive(
@@ -159,6 +160,64 @@ def test_a_closure_counts() -> None:
     assert code_digest(make_adder(1)) == code_digest(make_adder(2))
 
 
+CLASS = """
+import dataclasses, enum
+
+class Colour(enum.Enum):
+    RED = 1
+    BLUE = {blue}
+
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: int = {default}
+    colour: Colour = Colour.RED
+
+    @property
+    def sum(self):
+        return self.x {sign} self.y
+
+class Names(list):
+    __slots__ = ("extra",)
+
+def f():
+    names = Names([Point(1), "a"])
+    names.extra = {{"b": (1, 2)}}
+    return [Point, Point(3, 4), Colour.BLUE, names]
+"""
+
+
+def things(blue: int = 2, default: int = 5, sign: str = "+") -> Any:
+    return make(CLASS.format(blue=blue, default=default, sign=sign))()
+
+
+def test_classes_of_a_script_are_what_they_define() -> None:
+    assert digest(things()) == digest(things())
+    for changed in (things(blue=3), things(default=6), things(sign="-")):
+        assert digest(changed) != digest(things())
+    point = things()[1]
+    before = digest(point)
+    point.y = 40
+    assert digest(point) != before
+
+
+def test_a_class_of_a_module_is_its_name() -> None:
+    assert digest(Path) != digest(Content)
+    assert digest([Path("a")]) != digest([Path("b")])
+
+
+def test_what_cannot_be_pickled_is_said() -> None:
+    import threading
+
+    class Holder:
+        def __reduce_ex__(self, protocol: Any) -> Any:
+            raise TypeError("not me")
+
+    for value in (threading.Lock(), Holder(), [Holder()]):
+        with pytest.raises(SerializationError):
+            digest(value)
+
+
 def test_a_function_that_calls_itself_has_a_digest() -> None:
     text = "def f(n):\n    return n * f(n - 1) if n else 1"
     assert digest(make(text)) == digest(make(text))
@@ -168,8 +227,9 @@ def test_a_function_that_calls_itself_has_a_digest() -> None:
 def test_the_digest_is_the_same_in_another_process() -> None:
     program = """if True:
         from tests.payload.test_content import digest, make
+        from tests.payload.test_content import things
         f = make("def f(x):\\n    return x in {'a', 'b', 'c'} or x in K\\nK = {'x', 'y', (1, 'z')}")
-        print(digest([f, {"one", "two", "three"}, {("a", 1), ("b", 2)}, {"k": {b"x"}}]))
+        print(digest([f, things(), {"one", "two", "three"}, {("a", 1), ("b", 2)}, {"k": {b"x"}}]))
     """
     found = set()
     for seed in ("1", "2", "3"):

@@ -20,8 +20,8 @@ from afarm.record import (
     WaitingEntry,
     Writer,
 )
-from afarm.report.words import duration
 from afarm.resources import Resources, Usage
+from afarm.words import duration
 
 MIB = 1 << 20
 VOID = {"meta", "rect", "path", "line", "br"}
