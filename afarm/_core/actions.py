@@ -72,6 +72,16 @@ class Recall:
 
 
 @dataclass(frozen=True, slots=True)
+class Resize:
+    """The attempt's allocation is now this one: it grew or shrank in place."""
+
+    invocation: InvocationId
+    attempt: int
+    node: NodeName
+    allocation: Resources
+
+
+@dataclass(frozen=True, slots=True)
 class Complete:
     """The invocation is over. Comes exactly once for each; ``reason`` is for people."""
 
@@ -87,4 +97,4 @@ class WakeAt:
     at: Seconds
 
 
-Action: TypeAlias = Connect | DrainedNode | Start | Kill | Recall | Complete | WakeAt
+Action: TypeAlias = Connect | DrainedNode | Start | Kill | Recall | Resize | Complete | WakeAt

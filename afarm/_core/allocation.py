@@ -13,12 +13,25 @@ from .node import NodeState
 from .queues import Queue, Retry
 from .sizers.base import Sizer
 
+# How far the part that is charged may have moved before a grant is made anew.
+_CHARGED_ANEW = 0.04
 
-def size_queue(queue: Queue, fleet: Fleet, sizer: Sizer) -> bool:
+
+def size_queue(queue: Queue, fleet: Fleet, sizer: Sizer, charged: float = 1.0) -> bool:
     """Set what the queue's invocations get; return whether that changed.
 
     The queue's grant is ``None`` while no node is known that could hold what is stated.
+
+    Args:
+        queue: The queue.
+        fleet: The nodes.
+        sizer: Says what is needed where nothing is stated.
+        charged: The part of predicted memory that a node is charged with at a start.
     """
+    if queue.profile.stated.memory is not None or (
+        queue.retry is not None and queue.retry.reserved
+    ):
+        charged = 1.0
     if queue.fleet_version != fleet.version:
         queue.fleet_version = fleet.version
         before, queue.largest = queue.largest, largest_capacity(queue, fleet)
@@ -36,7 +49,8 @@ def size_queue(queue: Queue, fleet: Fleet, sizer: Sizer) -> bool:
         previous=None if retry is None else retry.previous,
         largest=queue.largest,
     )
-    if sized is queue.sized or sized == queue.sized:
+    settled = abs(charged - queue.charged) <= _CHARGED_ANEW
+    if settled and (sized is queue.sized or sized == queue.sized):
         return False
     queue.sized = sized
     if retry is None:
@@ -45,10 +59,11 @@ def size_queue(queue: Queue, fleet: Fleet, sizer: Sizer) -> bool:
         allocation = allocate(
             queue.profile.stated, grow(retry, sized, queue.largest), queue.largest
         )
-    changed = queue.grant is None or queue.grant.allocation != allocation
+    changed = queue.grant is None or queue.grant.allocation != allocation or not settled
     grant = queue.grant
     if grant is None or changed:
-        grant = queue.grant = Grant(allocation)
+        grant = queue.grant = Grant(allocation, charged)
+        queue.charged = charged
     queue.share = grant.share(capacity_amounts(queue.largest))
     return changed
 

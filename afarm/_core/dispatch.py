@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, insort
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable
 from heapq import heapify, heappop, heappush
 from operator import attrgetter
 
@@ -17,6 +17,7 @@ from ..resources import Seconds
 from .actions import Action, Recall, Start, WakeAt
 from .allocation import size_queue
 from .category import Category
+from .elastic import Elastic
 from .fleet import Fleet
 from .grant import Amounts, Grant
 from .invocation import Invocation, State, Step
@@ -49,13 +50,29 @@ _MOST_RESERVATIONS = 4
 _NODES_FOR_EACH_RESERVATION = 4
 
 
+def _most_free(nodes: Iterable[Node]) -> tuple[float, float]:
+    """Return the most cores and the most memory that are free on one of the nodes."""
+    return max(node.cores for node in nodes), max(node.memory for node in nodes)
+
+
+def _similar_for(sizer: Sizer) -> Callable[[Request], Hashable]:
+    """Return what tells whether two calls are sized alike, and so may wait in one queue."""
+    similar = getattr(sizer, "similar", None)
+    if similar is not None:
+        return lambda request: similar(request.features) if request.features else ()
+    if getattr(sizer, "uses_features", True):
+        return attrgetter("features_key")
+    return lambda request: ()
+
+
 class Dispatcher:
     """The queues, their order, and what has changed since the last pass."""
 
-    def __init__(self, fleet: Fleet, sizer: Sizer) -> None:
+    def __init__(self, fleet: Fleet, sizer: Sizer, elastic: Elastic) -> None:
         self._fleet = fleet
         self._sizer = sizer
-        self._uses_features = bool(getattr(sizer, "uses_features", True))
+        self._elastic = elastic
+        self._similar = _similar_for(sizer)
         self._queues: dict[QueueKey, Queue] = {}
         self._order: list[Queue] = []  # those in which someone waits, by rank
         self._groups_made = 0
@@ -172,14 +189,14 @@ class Dispatcher:
         for category in self._learned:
             for queue in category.queues:
                 if queue.waiting and queue not in self._fresh:
-                    if size_queue(queue, self._fleet, self._sizer):
+                    if self._size(queue):
                         self._fresh[queue] = None
                     self._rank(queue)
         self._learned.clear()
         hopeless = []
         for queue in self._fresh:
             if queue.waiting:
-                size_queue(queue, self._fleet, self._sizer)
+                self._size(queue)
                 self._rank(queue)
                 if queue.grant is None:
                     reason = self._fleet.why_never(queue.profile)
@@ -204,6 +221,9 @@ class Dispatcher:
             self._recall(at, actions)
         self._ask_for_tick(actions)
 
+    def _size(self, queue: Queue) -> bool:
+        return size_queue(queue, self._fleet, self._sizer, self._elastic.charged)
+
     def ticked(self) -> None:
         """The tick that was asked for is here."""
         self._wake_at = _NEVER
@@ -213,15 +233,23 @@ class Dispatcher:
         rooms = [node for node in self._roomier if node.state is NodeState.UP]
         self._roomier.clear()
         if rooms:
+            cores, memory = _most_free(rooms)
             for queue in self._order.copy():
                 if queue in fresh:
                     del fresh[queue]
                     self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
-                elif self._start_all_that_fits(queue, rooms, at, actions):
-                    cores, memory = self._least
-                    rooms = [n for n in rooms if n.cores >= cores and n.memory >= memory]
+                else:
+                    grant = queue.grant
+                    # Most of them want more than there is anywhere; this costs 0.1 us.
+                    if grant is None or grant.memory > memory or grant.cores > cores:
+                        continue
+                    if not self._start_all_that_fits(queue, rooms, at, actions):
+                        continue
+                    least_cores, least = self._least
+                    rooms = [n for n in rooms if n.cores >= least_cores and n.memory >= least]
                 if not rooms:
                     break
+                cores, memory = _most_free(rooms)
         for queue in sorted(fresh, key=_by_rank):
             self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
 
@@ -420,7 +448,7 @@ class Dispatcher:
     # --- queues and groups
 
     def _queue(self, request: Request, category: Category, retry: Retry | None) -> Queue:
-        key = (request.profile, request.features_key if self._uses_features else (), retry)
+        key = (request.profile, self._similar(request), retry)
         queue = self._queues.get(key)
         if queue is None:
             queue = self._idle.pop(key, None)

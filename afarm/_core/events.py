@@ -26,9 +26,11 @@ __all__ = [
     "Killed",
     "LoseNode",
     "NodeFailed",
+    "NodeLoad",
     "NodeName",
     "NodeUp",
     "Profile",
+    "Reading",
     "Request",
     "Returned",
     "Seconds",
@@ -184,6 +186,26 @@ class HandedOn:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What a running attempt uses so far; told at once when it outgrows its allocation."""
+
+    invocation: InvocationId
+    attempt: int
+    usage: Usage
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLoad:
+    """How a node stands: memory that a new process could have, and pressure (PSI), -1: unknown."""
+
+    node: NodeName
+    available: int
+    pressure: float
+    at: Seconds
+
+
+@dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; the answer to `WakeAt`."""
 
@@ -205,5 +227,7 @@ Event: TypeAlias = (
     | Killed
     | Returned
     | HandedOn
+    | Reading
+    | NodeLoad
     | Tick
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import LocalProtocolError, ProtocolError, RemoteProtocolError
@@ -20,6 +20,7 @@ from .actions import Action, Completion
 from .allocation import can_grow
 from .category import Category
 from .dispatch import Dispatcher
+from .elastic import EVICTIONS_BEFORE_RESERVED, Elastic, Packing
 from .events import Event, InvocationId, NodeName
 from .fleet import Fleet, stated_of
 from .invocation import HOLDING, Invocation, State, Step
@@ -65,12 +66,18 @@ class FarmState:
 
     Args:
         sizer: Chooses allocations where nothing is stated.
+        mode: How the memory of nodes is packed: ``"hard"``, ``"elastic"`` or ``"live"``; see
+            `elastic`. What calls do to elastic and live packing is told by `Reading`s.
     """
 
-    def __init__(self, sizer: Sizer) -> None:
+    def __init__(self, sizer: Sizer, mode: str = "hard") -> None:
         self._sizer = sizer
+        self.mode = mode
+        self._elastic = Elastic(Packing(mode), sizer)
+        if hasattr(sizer, "elastic"):
+            sizer.elastic = mode != "hard"
         self._fleet = Fleet()
-        self._dispatcher = Dispatcher(self._fleet, sizer)
+        self._dispatcher = Dispatcher(self._fleet, sizer, self._elastic)
         self._invocations: dict[InvocationId, Invocation] = {}
         self._categories: dict[str, Category] = {}
         self._finished: Counter[Completion] = Counter()
@@ -91,6 +98,8 @@ class FarmState:
             event.Killed: self._kill_confirmed,
             event.Returned: self._return,
             event.HandedOn: self._handed_on,
+            event.Reading: self._read,
+            event.NodeLoad: self._node_load,
             event.Tick: self._tick,
         }
 
@@ -246,6 +255,7 @@ class FarmState:
             return
         category = self._category(invocation.request.category)
         category.finish(finished.usage.wall_time)
+        self._elastic.returned()
         self._observe(invocation, category, finished.usage, exhausted=False)
         self._end_or_cancel(invocation, Completion.RETURNED, "")
 
@@ -302,6 +312,9 @@ class FarmState:
         invocation = self._ended(killed)
         if invocation is None:
             return
+        if invocation.evicting:
+            self._evicted(invocation, killed)
+            return
         if invocation.state is State.RUNNING:  # not asked for: somebody else ended it there
             if invocation.retries_left == 0:
                 reason = "it was stopped on its node, though not by this farm; no retry is left"
@@ -309,6 +322,39 @@ class FarmState:
                 return
             invocation.retries_used += 1
         self._run_again(invocation, killed.at)
+
+    def _evicted(self, invocation: Invocation, killed: event.Killed) -> None:
+        """Let one wait again that had to make room: it costs no retry."""
+        category = self._category(invocation.request.category)
+        seen = max(killed.usage.memory, invocation.used)
+        over = invocation.evicted_from
+        reserved = invocation.evictions >= EVICTIONS_BEFORE_RESERVED
+        retry = invocation.retry
+        if seen > (over.memory or 0):
+            self._observe(invocation, category, replace(killed.usage, memory=seen), exhausted=True)
+            invocation.tries += 1
+            previous = replace(over, memory=seen)
+            retry = Retry(invocation.tries, previous, "memory", last=False, reserved=reserved)
+        elif reserved:
+            previous = over if retry is None else retry.previous
+            retry = Retry(max(1, invocation.tries), previous, "memory", last=False, reserved=True)
+        invocation.forget_attempt()
+        self._run_again(invocation, killed.at, retry)
+
+    def _read(self, reading: event.Reading) -> None:
+        invocation = self._current(reading.invocation, reading.attempt)
+        if invocation is None or invocation.group is None:
+            return
+        group = invocation.group
+        if self._elastic.read(invocation, group, reading.usage, self._actions):
+            self._dispatcher.freed(group.node)
+
+    def _node_load(self, load: event.NodeLoad) -> None:
+        node = self._fleet.nodes.get(load.node)
+        if node is None or node.state is not NodeState.UP:
+            return
+        if self._elastic.weigh(node, load.available, load.pressure):
+            self._dispatcher.freed(node)
 
     def _return(self, returned: event.Returned) -> None:
         invocation = self._current(returned.invocation, returned.attempt)
@@ -359,7 +405,9 @@ class FarmState:
         node = group.node
         del node.running[invocation.id]
         invocation.group = None
+        invocation.evicted_from = group.grant.allocation
         node.ended(over.at - invocation.started)
+        self._give_back_growth(invocation, group)
         if not invocation.handed_on:
             self._dispatcher.moved(group)
             if not over.next:
@@ -376,8 +424,18 @@ class FarmState:
             raise RemoteProtocolError(
                 f"invocation {handed.next} took over from {invocation.id}, which holds nothing"
             )
-        self._take_over(invocation, _group_of(invocation), handed.next, handed.at)
+        group = _group_of(invocation)
+        self._take_over(invocation, group, handed.next, handed.at)
+        self._give_back_growth(invocation, group)
         invocation.handed_on = True
+
+    def _give_back_growth(self, invocation: Invocation, group: Group) -> None:
+        """Let a node have back what an attempt was charged with beyond its group's grant."""
+        if invocation.grown:
+            group.shrunk -= invocation.grown < 0
+            group.node.memory += invocation.grown
+            invocation.grown = 0
+            self._dispatcher.freed(group.node)
 
     def _free(self, group: Group) -> None:
         """Give one allocation of a group back to its node."""
@@ -425,6 +483,7 @@ class FarmState:
             self._end_or_cancel(invocation, Completion.CANCELLED, "")
             return
         invocation.step(Step.AGAIN)
+        invocation.forget_attempt()
         retry = retry or invocation.retry
         invocation.retry = retry
         category = self._category(invocation.request.category)
@@ -486,6 +545,7 @@ class FarmState:
         for invocation in struck:
             invocation.group = None
             invocation.handed_on = False
+            invocation.forget_attempt()
         return sorted(struck, key=lambda invocation: -invocation.id)
 
     def _remove(self, node: Node) -> None:

@@ -50,13 +50,18 @@ class Grant:
     """One allocation, worked out once for all invocations that get it.
 
     Compared by identity: a queue keeps its grant for as long as the allocation is equal.
+
+    Args:
+        allocation: What an invocation gets.
+        charged: The part of its memory that a node is charged with at its start.
     """
 
-    __slots__ = ("allocation", "cores", "disk", "gpus", "memory")
+    __slots__ = ("allocation", "cores", "disk", "gpus", "memory", "whole_memory")
 
-    def __init__(self, allocation: Resources) -> None:
+    def __init__(self, allocation: Resources, charged: float = 1.0) -> None:
         self.allocation = allocation
-        cores, self.memory, self.disk, self.gpus = amounts(allocation, 0)
+        cores, self.whole_memory, self.disk, self.gpus = amounts(allocation, 0)
+        self.memory = self.whole_memory if charged == 1.0 else int(charged * self.whole_memory)
         self.cores = max(cores, LEAST_CORES)
 
     @property

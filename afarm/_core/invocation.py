@@ -6,7 +6,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ..errors import LocalProtocolError
-from ..resources import Seconds
+from ..resources import Resources, Seconds
 from .events import InvocationId
 from .request import Request
 
@@ -59,6 +59,8 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
     (State.KILLING, Step.COMPLETE): State.GONE,
 }
 
+_NOTHING = Resources()
+
 HOLDING = frozenset({State.RUNNING, State.KILLING})
 
 
@@ -67,7 +69,11 @@ class Invocation:
 
     __slots__ = (
         "attempt",
+        "evicted_from",
+        "evicting",
+        "evictions",
         "group",
+        "grown",
         "handed_on",
         "id",
         "memory_losses",
@@ -76,9 +82,12 @@ class Invocation:
         "retries_used",
         "retry",
         "started",
+        "started_reading",
         "state",
         "submitted",
+        "told",
         "tries",
+        "used",
     )
 
     def __init__(self, id: InvocationId, request: Request, at: Seconds) -> None:
@@ -95,6 +104,29 @@ class Invocation:
         self.queue: Queue | None = None  # where it waits
         self.group: Group | None = None  # where it was sent
         self.handed_on = False  # whether another one has its allocation by now
+        # Of a running attempt, see `elastic`: bytes it is charged with beyond the grant of its
+        # group; bytes it was seen to use; bytes that its node knows as its allocation, if that has
+        # changed; whether its node was asked to stop it to make room, and how often in all.
+        self.grown = 0
+        self.used = 0
+        self.told = 0
+        self.started_reading = False
+        self.evicting = False
+        self.evictions = 0
+        self.evicted_from = _NOTHING  # the allocation of the attempt that ended last
+
+    def charge(self, group: Group) -> int:
+        """Return the bytes that its node is charged with for it."""
+        return int(group.grant.memory) + self.grown
+
+    def held(self, group: Group) -> int:
+        """Return the bytes of memory that are its allocation by now."""
+        return self.told or group.grant.allocation.memory or 0
+
+    def forget_attempt(self) -> None:
+        """Forget what was read of an attempt that is over."""
+        self.grown = self.used = self.told = 0
+        self.started_reading = self.evicting = False
 
     @property
     def retries_left(self) -> int:

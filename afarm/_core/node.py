@@ -75,6 +75,7 @@ class NodeView:
     running: int
     queued: int
     reserved: bool  # kept free for an invocation that has waited long
+    pressed: bool = False  # short of memory: nothing new starts there
 
 
 class Node:
@@ -88,9 +89,13 @@ class Node:
         queued: How many were sent ahead, over all groups.
         environments: Those that something has run in there.
         reserved: The queue whose head it is kept free for.
+        pressed: Whether it is short of memory, so that nothing new starts there.
+        growth: Bytes that came at once, lately, between two readings of a call.
+        available_total: Bytes that our calls could have in all, as far as others leave it.
     """
 
     __slots__ = (
+        "available_total",
         "capacity",
         "cores",
         "disk",
@@ -98,10 +103,12 @@ class Node:
         "failures",
         "gpus",
         "groups",
+        "growth",
         "load",
         "losses",
         "memory",
         "name",
+        "pressed",
         "queued",
         "reason",
         "reserved",
@@ -127,6 +134,11 @@ class Node:
     def _empty(self) -> None:
         self.cores, self.memory, self.disk, self.gpus = self.total
         self.load = 0.0
+        self.pressed = False
+        self.growth = 0.0
+        self.available_total = (
+            math.inf
+        )  # bytes that our calls could have in all, as others leave it
         self.running: dict[InvocationId, Invocation] = {}
         self.groups: dict[Group, None] = {}
         self.queued = 0
@@ -218,13 +230,16 @@ class Node:
         return (
             grant.cores <= self.cores
             and grant.memory <= self.memory
+            and grant.whole_memory <= self.total[1]
             and grant.disk <= self.disk
             and grant.gpus <= self.gpus
         )
 
     def could_fit(self, grant: Grant) -> bool:
         """Tell whether there would be room for the grant if nothing ran there."""
-        return all(w <= have for w, have in zip(grant.amounts, self.total, strict=True))
+        return grant.whole_memory <= self.total[1] and all(
+            w <= have for w, have in zip(grant.amounts, self.total, strict=True)
+        )
 
     def places(self, grant: Grant) -> int:
         """Return how many such grants fit now; at most a thousand where nothing limits."""
@@ -288,6 +303,7 @@ class Node:
             running=len(self.running),
             queued=self.queued,
             reserved=self.reserved is not None,
+            pressed=self.pressed,
         )
 
     def __repr__(self) -> str:

@@ -88,11 +88,14 @@ def score(node: Node, queue: Queue, grant: Grant) -> Score:
 def choices(candidates: Iterable[Node], queue: Queue, grant: Grant) -> list[Choice]:
     """Return the nodes on which the queue's head could start now, with their scores."""
     cores, memory, disk, gpus = grant.cores, grant.memory, grant.disk, grant.gpus
+    whole = grant.whole_memory
     return [
         (score(node, queue, grant), number, node)
         for number, node in enumerate(candidates)
         if cores <= node.cores
         and memory <= node.memory
+        and whole <= node.total[1]
+        and not node.pressed
         and disk <= node.disk
         and gpus <= node.gpus
         and (node.reserved is None or may_use(queue, node))
@@ -159,6 +162,8 @@ def ahead_of(group: Group) -> int:
     """Return how many more of its queue may be sent ahead of the group's room."""
     wall_time = group.queue.category.wall_time
     if wall_time is None or wall_time > QUEUE_AHEAD or not group.running or not group.current:
+        return 0
+    if group.shrunk:
         return 0
     each = MOST_QUEUED if wall_time <= 0 else min(MOST_QUEUED, int(QUEUE_AHEAD / wall_time))
     return min(each * group.running - len(group.queued), MOST_QUEUED - group.node.queued)

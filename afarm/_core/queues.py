@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -26,9 +26,11 @@ class Retry:
     previous: Resources
     resource: str  # which ran out
     last: bool  # no retry is left after this one
+    reserved: bool = False  # it was evicted so often that all of it is set aside
 
 
-QueueKey = tuple[Profile, tuple[tuple[str, float], ...], Retry | None]
+# The profile, what makes calls similar to the sizer, and why they are tried again.
+QueueKey = tuple[Profile, Hashable, Retry | None]
 Rank = tuple[float, bool, float, float, int]
 
 
@@ -48,6 +50,7 @@ class Queue:
     __slots__ = (
         "aged",
         "category",
+        "charged",
         "features",
         "fleet_version",
         "grant",
@@ -78,6 +81,7 @@ class Queue:
         self.waiting: OrderedDict[InvocationId, Invocation] = OrderedDict()
         self.groups: dict[tuple[Node, Grant, bool], Group] = {}
         self.grant: Grant | None = None
+        self.charged = 1.0  # the part of its memory that a node is charged with
         self.share = 0.0
         self.sized: Resources | None = None  # what the sizer said for `grant`
         self.largest: Resources | None = None
@@ -106,9 +110,13 @@ class Group:
         running: How many hold an allocation; as many allocations belong to the group.
         queued: Those sent ahead, in the order they were sent.
         progressed: When a queued one last took over, or the first was queued.
+        shrunk: How many of the running ones hold less than the grant: nobody is sent ahead to
+            inherit from them.
     """
 
-    __slots__ = ("grant", "id", "node", "progressed", "queue", "queued", "reuse", "running")
+    __slots__ = (
+        "grant", "id", "node", "progressed", "queue", "queued", "reuse", "running", "shrunk",
+    )  # fmt: skip
 
     def __init__(self, id: int, node: Node, queue: Queue, grant: Grant, reuse: bool) -> None:
         self.id = id
@@ -119,6 +127,7 @@ class Group:
         self.running = 0
         self.queued: dict[InvocationId, Invocation] = {}
         self.progressed = Seconds(0.0)
+        self.shrunk = 0
 
     @property
     def current(self) -> bool:

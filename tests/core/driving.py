@@ -23,8 +23,14 @@ ONE_CORE = Resources(cores=1, memory=GIB)
 class Driver:
     """Submits and ends invocations, and remembers where each was started."""
 
-    def __init__(self, *nodes: str, capacity: Resources = TWO_CORES, sizer: Sizer | None = None):
-        self.state = FarmState(sizer or AutoSizer())
+    def __init__(
+        self,
+        *nodes: str,
+        capacity: Resources = TWO_CORES,
+        sizer: Sizer | None = None,
+        mode: str = "hard",
+    ):
+        self.state = FarmState(sizer or AutoSizer(), mode)
         self.at = 0.0
         self.starts: dict[int, Start] = {}
         self.completed: dict[int, Complete] = {}
@@ -79,9 +85,15 @@ class Driver:
         usage = Usage(wall_time=1.0, memory=used)
         return self.tell(event.Exhausted(number, self.attempt(number), resource, usage, 0, self.at))
 
-    def killed(self, number: int) -> list[Action]:
+    def killed(self, number: int, used: int = 0) -> list[Action]:
         """Let the agent confirm a kill."""
-        return self.tell(event.Killed(number, self.attempt(number), Usage(), 0, self.at))
+        usage = Usage(memory=used)
+        return self.tell(event.Killed(number, self.attempt(number), usage, 0, self.at))
+
+    def read(self, number: int, used: int) -> list[Action]:
+        """Let the agent tell what one uses."""
+        usage = Usage(wall_time=1.0, memory=used)
+        return self.tell(event.Reading(number, self.attempt(number), usage, self.at))
 
     def returned(self, number: int) -> list[Action]:
         """Let the agent give one back."""

@@ -27,7 +27,7 @@ class Agent:
     """What runs on one node during one connection, as ARCHITECTURE.md describes it."""
 
     capacity: Resources
-    inbox: deque[do.Start | do.Kill | do.Recall] = field(default_factory=deque)
+    inbox: deque[do.Start | do.Kill | do.Recall | do.Resize] = field(default_factory=deque)
     outbox: deque[event.Event] = field(default_factory=deque)
     live: dict[int, do.Start] = field(default_factory=dict)
     queued: dict[int, deque[do.Start]] = field(default_factory=dict)
@@ -43,6 +43,11 @@ class Agent:
                 self.queued.setdefault(message.group, deque()).append(message)
             else:
                 self.outbox.append(event.Returned(message.invocation, message.attempt, at))
+            return []
+        if isinstance(message, do.Resize):
+            run = self.live.get(message.invocation)
+            if run is not None and run.attempt == message.attempt:
+                self.live[message.invocation] = replace(run, allocation=message.allocation)
             return []
         if isinstance(message, do.Kill) and self._is_live(message):
             return self.end(message.invocation, event.Killed(0, 0, Usage(), 0, at))
@@ -72,7 +77,7 @@ class Agent:
                 self.outbox.append(event.Returned(left.invocation, left.attempt, ending.at))
         return started
 
-    def _is_live(self, message: do.Kill) -> bool:
+    def _is_live(self, message: do.Kill | do.Recall) -> bool:
         run = self.live.get(message.invocation)
         return run is not None and run.attempt == message.attempt
 
@@ -80,8 +85,9 @@ class Agent:
 class World:
     """The core and everything around it."""
 
-    def __init__(self) -> None:
-        self.state = FarmState(AutoSizer())
+    def __init__(self, mode: str = "hard") -> None:
+        self.mode = mode
+        self.state = FarmState(AutoSizer(), mode)
         self.at = 0.0
         self.agents: dict[str, Agent] = {}
         self.connecting: dict[str, float] = {}  # to be tried, and after how long
@@ -103,7 +109,13 @@ class World:
     def _perform(self, action: do.Action) -> None:
         if isinstance(action, do.Start):
             self._send(action)
-        elif isinstance(action, do.Kill | do.Recall):
+        elif isinstance(action, do.Kill | do.Recall | do.Resize):
+            if isinstance(action, do.Resize):
+                stated = self.requests[action.invocation].stated
+                assert stated.memory is None, "what was stated was changed"
+            if isinstance(action, do.Kill) and action.evicted:
+                assert self.requests[action.invocation].retries > 0, "it may run only once"
+                self.excused[action.invocation] += 1
             self.agents[action.node].inbox.append(action)
         elif isinstance(action, do.Connect):
             assert action.node not in self.connecting, "it is being connected already"
@@ -198,11 +210,15 @@ class World:
     def _check_room(self, name: str, agent: Agent) -> None:
         view = self.state.node_view(name)
         for resource in ("cores", "memory", "disk", "gpus"):
+            if resource == "memory" and self.mode == "live":
+                continue  # charged by what is used, and made room for when that is too much
             alive = sum(getattr(run.allocation, resource) or 0 for run in agent.live.values())
             taken = getattr(view.in_use, resource)
             have = getattr(agent.capacity, resource)
             if have is not None:
                 assert taken <= have + 1e-6, f"{name}: {resource} over capacity"
+                if resource == "memory" and self.mode == "elastic":
+                    continue  # a Resize may be on its way
                 assert alive <= taken + 1e-4, f"{name}: {resource} freed while a tree lives"
 
     def _check_work_is_conserved(self) -> None:
@@ -219,7 +235,7 @@ class World:
                 continue
             seen.add((waiting.allocation, request.node))
             for view in views:
-                if request.node in (None, view.name) and not view.reserved:
+                if self.mode != "live" and request.node in (None, view.name) and not view.reserved:
                     assert not _fits(waiting.allocation, view.capacity, view.in_use), (
                         f"{number} waits, though it fits on {view.name}"
                     )

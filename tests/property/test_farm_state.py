@@ -28,9 +28,11 @@ from tests.property.strategies import (
 class FarmMachine(RuleBasedStateMachine):
     """Users, nodes and time act; `World.check` is called after each thing they do."""
 
+    mode = "hard"
+
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
+        self.world = World(self.mode)
         self.requests: list[Request] = []
 
     @initialize(capacity=capacities, asked=st.lists(requests, min_size=1, max_size=4))
@@ -147,6 +149,19 @@ class FarmMachine(RuleBasedStateMachine):
                 self.world.at += usage.wall_time
                 self.world.receive(name, together)
 
+    @precondition(lambda self: any(agent.live for agent in self.world.agents.values()))
+    @rule(data=st.data(), memory=st.integers(0, 64 << 30), available=st.integers(0, 64 << 30))
+    def read(self, data: st.DataObject, memory: int, available: int) -> None:
+        """A node tells what one of its calls uses, and what is left."""
+        world = self.world
+        name = data.draw(st.sampled_from(sorted(n for n, a in world.agents.items() if a.live)))
+        run = data.draw(st.sampled_from(list(world.agents[name].live.values())))
+        usage = Usage(wall_time=1.0, memory=memory)
+        world.tell(
+            event.Reading(run.invocation, run.attempt, usage, world.at),
+            event.NodeLoad(name, available, -1.0, world.at),
+        )
+
     @precondition(lambda self: self.world.stale)
     @rule()
     def hear_from_a_lost_connection(self) -> None:
@@ -198,10 +213,21 @@ class FarmMachine(RuleBasedStateMachine):
         )
 
 
-FarmMachine.TestCase.settings = settings(
-    max_examples=60,
-    stateful_step_count=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)
+class ElasticMachine(FarmMachine):
+    mode = "elastic"
+
+
+class LiveMachine(FarmMachine):
+    mode = "live"
+
+
+for machine, examples in ((FarmMachine, 60), (ElasticMachine, 30), (LiveMachine, 30)):
+    machine.TestCase.settings = settings(
+        max_examples=examples,
+        stateful_step_count=60,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )
 test_the_core_keeps_its_promises = pytest.mark.slow(FarmMachine.TestCase)
+test_it_keeps_them_with_elastic_allocations = pytest.mark.slow(ElasticMachine.TestCase)
+test_it_keeps_them_with_live_packing = pytest.mark.slow(LiveMachine.TestCase)

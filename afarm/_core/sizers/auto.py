@@ -1,21 +1,18 @@
-"""The default sizer: what its category has used and a margin, from the first call on."""
+"""The default sizer: what its category has used, by what is known of each call."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 
 from ...resources import Resources, Usage
 from ..request import STATED_CORES
 from .base import MOST_CATEGORIES
-
-# Of n samples from one distribution the next is above all of them with probability
-# 1/(n + 1): the margin over the maximum starts at 100 % and falls to 10 %.
-_MARGIN = 0.1
-_MARGIN_OF_THE_FIRST = 0.9
+from .history import History, sample_of, samples_in
 
 # What a process may take on top without any change in what it does: an allocator's
-# arenas, a thread's stack, a page cache of its own.
-_SLACK = 32 << 20
+# arenas, a thread's stack.
+_SLACK = 8 << 20
 
 # Allocations come in steps of an eighth of a power of two, so that calls of one category
 # seldom differ in theirs: equal ones can take each other's place on a node.
@@ -24,38 +21,37 @@ _STEPS = 8
 # The tries in which the largest node is reached: the default of `Farm(retries=)`.
 _RETRIES = 3
 
+# From so many samples on a category says something about another one.
+_TELLING = 3
 
-class _Seen:
-    """What one category has shown."""
-
-    __slots__ = ("allocation", "count", "memory")
-
-    def __init__(self) -> None:
-        self.count = 0
-        self.memory = 0
-        self.allocation = Resources()
-
-    def size(self) -> None:
-        """Work out what the next one may use."""
-        margin = _MARGIN + _MARGIN_OF_THE_FIRST / max(1, self.count)
-        memory = _in_steps(self.memory * (1 + margin) + _SLACK)
-        if memory != self.allocation.memory:
-            self.allocation = Resources(cores=1, memory=memory)
+# Cores are granted in quarters, and less than a whole one only from so many samples on:
+# calls that mostly wait share a core.
+_QUARTER = 0.25
+_SURE_OF_CORES = 5
 
 
 class AutoSizer:
-    """Sizes memory by the maxima seen; a fair share of a node before anything is known.
+    """Learns for each category, from the first call on, what its calls need.
 
-    Each invocation gets one core unless its user states otherwise. What it exhausted
-    grows by doubling, faster where three retries would not reach the largest node.
-    Attempts that were stopped count as what they used at least. Keeps a few numbers for
-    each category.
+    Memory: a small ensemble (median, recent median, power law and line in the feature that
+    explains the most, nearest neighbours), each judged by what it predicted before it saw
+    the answer; the model and the margin above it are those that would have cost the least,
+    memory held and unused against time lost in calls that were stopped. Stopped calls count as
+    lower bounds. Cores and disk: from their own usage. Before anything is known: what other
+    categories need, else a fair share of a node.
+
+    Attributes:
+        elastic: Whether a call that outgrows its allocation grows in place, so that a small
+            margin costs little; `FarmState` sets it.
     """
 
-    uses_features = False
+    uses_features = True
 
     def __init__(self) -> None:
-        self._seen: dict[str, _Seen] = {}
+        self.elastic = False
+        self._known: dict[str, History] = {}
+
+    # --- asked by the core
 
     def allocate(
         self,
@@ -67,76 +63,141 @@ class AutoSizer:
         largest: Resources,
         running: Usage | None = None,
     ) -> Resources:
-        """Return an allocation of cores and memory."""
-        seen = self._seen.get(category)
-        first = seen.allocation if seen is not None else _fair_share(largest, features)
-        if previous is None:
-            return first
-        grown = [
-            _grow(before, most, attempt)
-            for before, most in (
-                (previous.cores, largest.cores),
-                (previous.memory, largest.memory),
-                (previous.disk, largest.disk),
-                (previous.gpus, largest.gpus),
-            )
-        ]
-        sizes = [size for size in (grown[1], first.memory) if size is not None]
-        memory = _in_steps(max(sizes)) if sizes else None
-        if memory is not None and largest.memory is not None:
-            memory = min(memory, largest.memory)
+        """Return an allocation of cores, memory and, where it is used, disk."""
+        history = self._known.get(category)
+        if history is not None and largest.memory is not None and largest.cores:
+            history.fair = largest.memory / largest.cores
+        if previous is not None:
+            return self._after(history, features, attempt, previous, largest)
+        size = history.size(features) if history is not None else None
+        if size is None:
+            size = self._unknown(largest, features)
+        else:
+            size += _SLACK
+        if running is not None and size is not None and running.memory > size:
+            beyond = history.size_beyond(features, running.memory) if history is not None else None
+            size = max(beyond or 0.0, 1.25 * running.memory)
         return Resources(
-            cores=grown[0],
-            memory=memory,
-            disk=None if grown[2] is None else int(grown[2]),
-            gpus=None if grown[3] is None else int(grown[3]),
+            cores=self._cores(history),
+            memory=_in_steps(size, largest.memory),
+            disk=self._disk(history, largest.disk),
+        )
+
+    def similar(self, features: Mapping[str, float]) -> tuple[tuple[str, int], ...]:
+        """Return each feature in steps of an eighth of an octave: 9 % do not tell calls apart."""
+        return tuple(
+            (name, round(_STEPS * math.log2(value)) if value > 0 else -(10**6))
+            for name, value in sorted(features.items())
         )
 
     def observe(
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
     ) -> None:
-        """Keep the maximum and the count."""
-        seen = self._entry(category)
-        # A lower bound is no sample of what calls of the category use, so it narrows no
-        # margin; but whoever comes next may well need as much.
-        seen.count += not exhausted
-        seen.memory = max(seen.memory, usage.memory)
-        seen.size()
+        """Take what an attempt used; with ``exhausted``, what it used at least."""
+        history = self._history(category)
+        if exhausted:
+            history.learn_stopped(usage.memory, features)
+        else:
+            history.learn(sample_of(usage, features))
+
+    def expect(self, category: str, features: Mapping[str, float]) -> Usage:
+        """Return what the next call will probably use; zeros where nothing is known."""
+        history = self._known.get(category)
+        if history is None:
+            return Usage()
+        y = history.expected(features)
+        wall_time = history.wall_time or 0.0
+        return Usage(
+            wall_time=wall_time,
+            cpu_user=history.cores * wall_time,
+            memory=0 if y is None else int(math.exp(y)),
+            disk=int(history.disk),
+        )
+
+    # --- what outlives a run: `Remembering`
 
     def dump(self, categories: Iterable[str] | None = None) -> Mapping[str, object]:
-        """Return the count and the maximum of each category."""
+        """Return the last samples of each category."""
         return {
-            name: [seen.count, seen.memory]
-            for name in (self._seen if categories is None else categories)
-            if (seen := self._seen.get(name)) is not None
+            name: history.dump()
+            for name in (self._known if categories is None else categories)
+            if (history := self._known.get(name)) is not None
         }
 
     def load(self, state: Mapping[str, object], *, trust: float = 1.0) -> None:
-        """Take counts and maxima; less trust makes fewer samples of them, and the margin wider."""
+        """Learn from samples of an earlier run; with less trust, from the latest of them."""
         for name, value in state.items():
-            match value:
-                case [int(count), int(memory)] if count >= 0 and memory >= 0:
-                    seen = self._entry(name)
-                    seen.count += int(count * trust)
-                    seen.memory = max(seen.memory, memory)
-                    seen.size()
+            samples = list(samples_in(value))
+            kept = math.ceil(len(samples) * trust)
+            for sample in samples[len(samples) - kept :]:
+                self._history(name).learn(sample)
 
-    def _entry(self, category: str) -> _Seen:
-        seen = self._seen.get(category)
-        if seen is None:
-            if len(self._seen) >= MOST_CATEGORIES:
-                del self._seen[next(iter(self._seen))]
-            seen = self._seen[category] = _Seen()
-        return seen
+    # --- how it answers
+
+    def _history(self, category: str) -> History:
+        history = self._known.get(category)
+        if history is None:
+            if len(self._known) >= MOST_CATEGORIES:
+                del self._known[next(iter(self._known))]
+            history = self._known[category] = History(elastic=self.elastic)
+        return history
+
+    def _unknown(self, largest: Resources, features: Mapping[str, float]) -> float | None:
+        """Return bytes for a category of which nothing is known."""
+        fair = _fair_share(largest, features)
+        telling = sorted(
+            size
+            for history in self._known.values()
+            if history.count >= _TELLING and (size := history.size({})) is not None
+        )
+        if len(telling) < _TELLING:
+            return fair
+        usual = 1.5 * telling[int(0.75 * len(telling))]
+        return usual if fair is None else min(usual, 4 * fair)
+
+    def _after(
+        self,
+        history: History | None,
+        features: Mapping[str, float],
+        attempt: int,
+        previous: Resources,
+        largest: Resources,
+    ) -> Resources:
+        """Return the next size after one that did not do."""
+        memory: float | None = None
+        if previous.memory is not None:
+            beyond = history.size_beyond(features, previous.memory) if history is not None else None
+            grown = _grow(previous.memory, largest.memory, attempt)
+            if beyond is not None and attempt < _RETRIES:
+                memory = max(beyond, 1.25 * previous.memory)
+            else:
+                memory = grown
+        return Resources(
+            cores=_grow(previous.cores, largest.cores, attempt),
+            memory=_in_steps(memory, largest.memory),
+            disk=_in_steps(_grow(previous.disk, largest.disk, attempt), largest.disk),
+            gpus=previous.gpus,
+        )
+
+    def _cores(self, history: History | None) -> float:
+        if history is None or not history.count:
+            return 1.0
+        quarters = max(1, math.ceil(history.cores / _QUARTER - 0.1)) * _QUARTER
+        return quarters if quarters >= 1 or history.count >= _SURE_OF_CORES else 1.0
+
+    def _disk(self, history: History | None, most: int | None) -> int | None:
+        if history is None or history.disk <= 0:
+            return None
+        return _in_steps(1.5 * history.disk + (64 << 20), most)
 
 
-def _fair_share(largest: Resources, features: Mapping[str, float]) -> Resources:
+def _fair_share(largest: Resources, features: Mapping[str, float]) -> float | None:
     """Return the share of a node's memory that belongs to the invocation's cores."""
     if largest.memory is None:
-        return Resources(cores=1)
+        return None
     cores = features.get(STATED_CORES, 1.0)
     share = min(1.0, cores / largest.cores) if largest.cores else 1.0
-    return Resources(cores=1, memory=int(largest.memory * share))
+    return largest.memory * share
 
 
 def _grow(before: float | None, most: float | None, attempt: int) -> float | None:
@@ -150,8 +211,11 @@ def _grow(before: float | None, most: float | None, attempt: int) -> float | Non
     return min(most, before * factor) if left > 1 else most
 
 
-def _in_steps(size: float) -> int:
-    """Round up to an eighth of the power of two below."""
-    whole = int(size)
+def _in_steps(size: float | None, most: float | None = None) -> int | None:
+    """Round up to an eighth of the power of two below, and down to the most there is."""
+    if size is None:
+        return None
+    whole = max(1, int(size))
     step = max(1 << 20, (1 << max(0, whole.bit_length() - 1)) // _STEPS)
-    return -(-whole // step) * step
+    found = -(-whole // step) * step
+    return found if most is None else int(min(found, most))

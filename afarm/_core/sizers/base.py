@@ -20,7 +20,10 @@ class Sizer(Protocol):
     kept until then.
 
     A sizer that ignores features says so with an attribute ``uses_features = False``:
-    then all invocations of a category wait in one queue, whatever their arguments are.
+    then all invocations of a category wait in one queue, whatever their arguments are. One
+    that need not tell close values apart says which are close with a method
+    ``similar(features)``, which returns something hashable: calls for which it is equal wait in
+    one queue, and are sized for the features of one of them.
     """
 
     def allocate(

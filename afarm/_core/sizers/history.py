@@ -1,0 +1,252 @@
+"""What one category has shown: its samples, its models and the feature that tells the most."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from ...resources import Usage
+from .cost import Choice, Judged, choose
+from .models import MODELS, Median, Model
+
+# Calls that models and margins are judged by, and samples kept for a feature that turns out
+# to tell more than the one before.
+_JUDGED = 48
+_KEPT = 96
+
+# Features beyond these are not looked at.
+_MOST_FEATURES = 8
+
+# A feature is used from so many samples on, if the part of the variance that it explains is
+# more than this; another takes its place only where it explains clearly more.
+_LEAST_SAMPLES = 4
+_EXPLAINS = 0.2
+_CLEARLY = 1.2
+
+# A stopped call needed more than was seen of it; how much more, nobody knows.
+_CENSORED = math.log(1.4)
+
+# Weights of the running means of cores and disk.
+_WEIGHT = 1 / 16
+
+# The share of what it needs that a call costs which outgrew what it was given, where it grows in
+# place: now and then there is no room.
+GROWTH_COST = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one call used, and what was known of it beforehand."""
+
+    memory: float
+    cores: float
+    wall_time: float
+    disk: float
+    features: Mapping[str, float]
+
+
+class _Correlation:
+    """How far the logarithm of a feature explains that of the memory."""
+
+    __slots__ = ("n", "x", "xx", "xy", "y", "yy")
+
+    def __init__(self) -> None:
+        self.n = self.x = self.y = self.xx = self.yy = self.xy = 0.0
+
+    def add(self, x: float, y: float) -> None:
+        self.n += 1
+        self.x += x
+        self.y += y
+        self.xx += x * x
+        self.yy += y * y
+        self.xy += x * y
+
+    @property
+    def explained(self) -> float:
+        """The share of the variance, 0 to 1."""
+        if self.n < _LEAST_SAMPLES:
+            return 0.0
+        xx = self.xx - self.x * self.x / self.n
+        yy = self.yy - self.y * self.y / self.n
+        xy = self.xy - self.x * self.y / self.n
+        return xy * xy / (xx * yy) if xx > 1e-9 and yy > 1e-9 else 0.0
+
+
+class History:
+    """The samples of one category, and what follows from them.
+
+    Attributes:
+        count: How many calls have finished.
+        fair: Bytes of a node for each of its cores.
+        cores: Cores that a call keeps busy, on average.
+        disk: Bytes that a call leaves in its directory at most, fading.
+        choice: Which model is believed, and how far above what it says.
+    """
+
+    def __init__(self, *, elastic: bool) -> None:
+        self.count = 0
+        self.fair = 0.0
+        self.cores = 0.0
+        self.disk = 0.0
+        self.choice = Choice(0, math.log(2.0))
+        self._elastic = elastic
+        self._models: list[Model] = [make() for make in MODELS]
+        self._wall_time = Median()
+        self._judged: deque[Judged] = deque(maxlen=_JUDGED)
+        self._kept: deque[Sample] = deque(maxlen=_KEPT)
+        self._correlations: dict[str, _Correlation] = {}
+        self._feature: str | None = None
+        self._choose_at = 1
+
+    # --- learning
+
+    def learn(self, sample: Sample) -> None:
+        """Take what a finished call used."""
+        self.count += 1
+        y = math.log(max(1.0, sample.memory))
+        x = self._x(sample.features)
+        said = tuple(model.predict(x) for model in self._models)
+        if self.count > 1:
+            self._judged.append(Judged(y, max(1e-3, sample.wall_time), said))
+        for model in self._models:
+            model.learn(x, y)
+        self._wall_time.learn(None, sample.wall_time)
+        weight = max(_WEIGHT, 1 / self.count)
+        self.cores += weight * (sample.cores - self.cores)
+        self.disk = max(sample.disk, self.disk * (1 - _WEIGHT / 4))
+        self._kept.append(sample)
+        self._correlate(sample.features, y)
+        if self.count >= self._choose_at:
+            self._choose()
+
+    def learn_stopped(self, memory: float, features: Mapping[str, float]) -> None:
+        """Take a call that was stopped: it needed more than this."""
+        x = self._x(features)
+        y = math.log(max(1.0, memory)) + _CENSORED
+        said = tuple(model.predict(x) for model in self._models)
+        if said[0] is None:
+            self._models[0].learn(x, y)
+            return
+        self._judged.append(Judged(y, self.wall_time or 1.0, said))
+        self._choose()
+
+    def _choose(self) -> None:
+        # Each time while little is known, then as often as it may change anything.
+        self._choose_at = self.count + 1 + self.count // 8
+        self._choose_feature()
+        if self._judged:
+            growth = GROWTH_COST if self._elastic else None
+            fair = self.fair * max(self.cores, 0.25)
+            self.choice = choose(self._judged, len(self._models), growth=growth, fair=fair)
+
+    def _correlate(self, features: Mapping[str, float], y: float) -> None:
+        for name, value in features.items():
+            known = self._correlations.get(name)
+            if known is None:
+                if len(self._correlations) >= _MOST_FEATURES:
+                    continue
+                known = self._correlations[name] = _Correlation()
+            if value > 0:
+                known.add(math.log(value), y)
+
+    def _choose_feature(self) -> None:
+        """Use the feature that explains the most, if one does; learn anew with another one."""
+        explained = {name: known.explained for name, known in self._correlations.items()}
+        if not explained:
+            return
+        best = max(explained, key=lambda name: explained[name])
+        now = explained.get(self._feature, 0.0) if self._feature is not None else _EXPLAINS
+        if best == self._feature or explained[best] < _CLEARLY * now:
+            return
+        self._feature = best
+        kept, judged = list(self._kept), self._judged
+        self._models = [make() for make in MODELS]
+        judged.clear()
+        for number, sample in enumerate(kept):
+            x, y = self._x(sample.features), math.log(max(1.0, sample.memory))
+            if number:
+                said = tuple(model.predict(x) for model in self._models)
+                judged.append(Judged(y, max(1e-3, sample.wall_time), said))
+            for model in self._models:
+                model.learn(x, y)
+
+    # --- predicting
+
+    def _x(self, features: Mapping[str, float]) -> float | None:
+        value = features.get(self._feature, 0.0) if self._feature is not None else 0.0
+        return math.log(value) if value > 0 else None
+
+    @property
+    def wall_time(self) -> float | None:
+        """The median of the last wall times, in seconds."""
+        return self._wall_time.predict(None)
+
+    def expected(self, features: Mapping[str, float]) -> float | None:
+        """Return the logarithm of the memory that is expected, without a margin."""
+        x = self._x(features)
+        said = self._models[self.choice.model].predict(x)
+        return self._models[0].predict(x) if said is None else said
+
+    def size(self, features: Mapping[str, float]) -> float | None:
+        """Return the bytes to grant a first attempt; ``None`` before anything is known."""
+        y = self.expected(features)
+        return None if y is None else math.exp(min(y + self.choice.margin, 60.0))
+
+    def size_beyond(self, features: Mapping[str, float], memory: float) -> float | None:
+        """Return the bytes to grant a call that needs more than ``memory``.
+
+        What held four in five of those that needed more than predicted by as much; ``None``
+        where none did.
+        """
+        y = self.expected(features)
+        if y is None:
+            return None
+        over = math.log(max(1.0, memory)) - y
+        number = self.choice.model
+        errors = sorted(
+            error
+            for each in self._judged
+            if (said := each.said[number]) is not None and (error := each.need - said) > over
+        )
+        if not errors:
+            return None
+        return math.exp(min(y + errors[min(len(errors) - 1, int(0.8 * len(errors)))], 60.0)) * 1.05
+
+    # --- what outlives a run
+
+    def dump(self) -> list[list[object]]:
+        """Return the samples that are kept, oldest first."""
+        return [
+            [
+                round(s.memory),
+                round(s.cores, 3),
+                round(s.wall_time, 3),
+                round(s.disk),
+                {**s.features},
+            ]
+            for s in self._kept
+        ]
+
+
+def sample_of(usage: Usage, features: Mapping[str, float]) -> Sample:
+    """Return what a finished attempt shows."""
+    return Sample(usage.memory, usage.cores, usage.wall_time, usage.disk, features)
+
+
+def samples_in(state: object) -> Iterator[Sample]:
+    """Yield the samples of what `History.dump` returned; what cannot be read is left out."""
+    if not isinstance(state, list):
+        return
+    for each in state:
+        match each:
+            case [int(memory), int() | float() as cores, int() | float() as wall_time, int(disk),
+                  dict() as features]:  # fmt: skip
+                if min(memory, cores, wall_time, disk) >= 0:
+                    numbers = {
+                        str(name): float(value)
+                        for name, value in features.items()
+                        if isinstance(value, (int, float))
+                    }
+                    yield Sample(memory, cores, wall_time, disk, numbers)

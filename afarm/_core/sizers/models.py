@@ -1,0 +1,149 @@
+"""Models of what a call of one category needs, from its features and those that went before.
+
+All are of logarithms: what calls need spreads over orders of magnitude, and errors are factors.
+Each learns from one sample at a time and takes the same time for each.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+# Samples that a median is of: enough for its quantiles, and what is older was different.
+_REMEMBERED = 128
+_RECENT = 12
+_NEAREST = 5
+_NEIGHBOURS = 256
+
+# Each sample counts so much less for those that come after it: half after 70.
+_FADE = 0.99
+
+# A regression says something from so many samples on, and not far beyond what it has seen.
+_LEAST = 4
+_BEYOND = math.log(4.0)
+
+
+class Model(Protocol):
+    """Predicts the logarithm of what a call needs."""
+
+    def predict(self, x: float | None) -> float | None:
+        """Return the logarithm of the need, or ``None`` where nothing can be said.
+
+        Args:
+            x: The logarithm of the feature that tells the most, if there is one.
+        """
+
+    def learn(self, x: float | None, y: float) -> None:
+        """Take a sample: ``y`` is the logarithm of what a call with ``x`` needed."""
+
+
+class Median:
+    """The median of the last samples, whatever the features are."""
+
+    def __init__(self, most: int = _REMEMBERED) -> None:
+        self._order: deque[float] = deque()
+        self._sorted: list[float] = []
+        self._most = most
+
+    def predict(self, x: float | None) -> float | None:
+        count = len(self._sorted)
+        return self._sorted[count // 2] if count else None
+
+    def learn(self, x: float | None, y: float) -> None:
+        self._order.append(y)
+        insort(self._sorted, y)
+        if len(self._order) > self._most:
+            del self._sorted[bisect_left(self._sorted, self._order.popleft())]
+
+
+def recent() -> Median:
+    """Return the median of the last few: it follows a drift at once."""
+    return Median(_RECENT)
+
+
+class Regression:
+    """Least squares with fading memory; of logarithms, a power law.
+
+    Args:
+        straight: Fit a straight line to the values themselves instead.
+    """
+
+    def __init__(self, *, straight: bool = False) -> None:
+        self._straight = straight
+        self._n = self._x = self._y = self._xx = self._xy = 0.0
+        self._count = 0
+        self._least = math.inf
+        self._most = -math.inf
+
+    def predict(self, x: float | None) -> float | None:
+        if x is None or self._count < _LEAST:
+            return None
+        x = min(max(x, self._least - _BEYOND), self._most + _BEYOND)
+        mean = self._x / self._n
+        spread = self._xx / self._n - mean * mean
+        if spread <= 1e-9 * max(1.0, mean * mean):
+            return None
+        slope = (self._xy / self._n - mean * self._y / self._n) / spread
+        at = math.exp(x) if self._straight else x
+        found = self._y / self._n + slope * (at - mean)
+        if not self._straight:
+            return found
+        return math.log(found) if found > 0 else None
+
+    def learn(self, x: float | None, y: float) -> None:
+        if x is None:
+            return
+        self._count += 1
+        self._least, self._most = min(self._least, x), max(self._most, x)
+        if self._straight:
+            x, y = math.exp(x), math.exp(y)
+        self._n = self._n * _FADE + 1
+        self._x = self._x * _FADE + x
+        self._y = self._y * _FADE + y
+        self._xx = self._xx * _FADE + x * x
+        self._xy = self._xy * _FADE + x * y
+
+
+def power_law() -> Regression:
+    """Return a line through the logarithms."""
+    return Regression()
+
+
+def linear() -> Regression:
+    """Return a line through the values: a base, and so much for each byte or item."""
+    return Regression(straight=True)
+
+
+class Nearest:
+    """The median of those whose feature was closest."""
+
+    def __init__(self) -> None:
+        self._order: deque[tuple[float, float]] = deque()
+        self._sorted: list[tuple[float, float]] = []
+
+    def predict(self, x: float | None) -> float | None:
+        known = self._sorted
+        if x is None or not known:
+            return None
+        low = high = bisect_left(known, (x, -math.inf))
+        while high - low < min(_NEAREST, len(known)):
+            if low == 0 or (high < len(known) and known[high][0] - x <= x - known[low - 1][0]):
+                high += 1
+            else:
+                low -= 1
+        near = sorted(y for _, y in known[low:high])
+        return near[len(near) // 2]
+
+    def learn(self, x: float | None, y: float) -> None:
+        if x is None:
+            return
+        self._order.append((x, y))
+        insort(self._sorted, (x, y))
+        if len(self._order) > _NEIGHBOURS:
+            del self._sorted[bisect_left(self._sorted, self._order.popleft())]
+
+
+MODELS: tuple[Callable[[], Model], ...] = (Median, recent, power_law, linear, Nearest)

@@ -1,0 +1,1 @@
+"""Calls whose needs were measured, run again through the real `FarmState` in simulated time."""
