@@ -27,6 +27,7 @@ from afarm.record import (
     Snapshot,
     Writer,
     connect_to_read,
+    tables,
     writer,
 )
 from afarm.record.schema import VIEWS
@@ -114,7 +115,7 @@ def test_every_usage_is_kept_as_it_is(path: Path, opened: Writer) -> None:
 def test_what_sqlite_has_no_type_for_is_kept_as_text(
     path: Path, opened: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer, "ODD_USAGE", (0, 12))
+    monkeypatch.setattr(tables, "ODD_USAGE", (0, 12))
     opened.call(entry(1))
     opened.close()
     [row] = query(path, "SELECT typeof(used_memory) AS kind, used_exit FROM attempt")
