@@ -6,7 +6,7 @@ import hashlib
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from afarm._agent import manifest
@@ -26,6 +26,7 @@ def lines(files: dict[str, tuple[bytes, bool]]) -> list[str]:
     ]
 
 
+@settings(deadline=None)
 @given(FILES)
 def test_what_is_written_is_read_in_its_order(files: dict[str, tuple[bytes, bool]]) -> None:
     found = manifest.read(manifest.text("any", lines(files)))
@@ -34,6 +35,7 @@ def test_what_is_written_is_read_in_its_order(files: dict[str, tuple[bytes, bool
     assert all(found[name] == hashlib.sha256(data).hexdigest() for name, (data, _) in files.items())
 
 
+@settings(deadline=None)
 @given(FILES, st.randoms(), st.binary())
 def test_the_digest_depends_on_content_alone(
     files: dict[str, tuple[bytes, bool]], random: object, bytecode: bytes
@@ -49,6 +51,7 @@ def test_the_digest_depends_on_content_alone(
     assert manifest.digest_of(manifest.text("any", changed)) != digest
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_anything_else_is_refused(data: bytes) -> None:
     with pytest.raises(manifest.ManifestError):

@@ -43,7 +43,7 @@ def reachable(edges: list[tuple[int, int, str]]) -> set[int]:
 
 
 @pytest.mark.slow
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(EDGES)
 def test_own_modules_travel_if_and_only_if_imports_lead_to_them(
     edges: list[tuple[int, int, str]],
