@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import afarm
 from afarm.transport.ssh import SSHNode
 from tests import sshd as server
 from tests.hosts import Testbed, unavailable
@@ -42,6 +43,15 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[server.Sshd]:
 def ssh_node(sshd: server.Sshd, tmp_path: Path) -> SSHNode:
     """A node behind that server: this machine by way of SSH."""
     return SSHNode("sshd", config=sshd.config, scratch=str(tmp_path / "scratch"))
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[afarm.Executor]:
+    """A node on which nothing but the standard library can be imported."""
+    scratch = str(tmp_path_factory.mktemp("bare"))
+    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=scratch, cores=2)
+    with afarm.Executor([node], progress=False) as executor:
+        yield executor
 
 
 @pytest.fixture(scope="session")

@@ -51,15 +51,6 @@ def test_it_is_found_with_its_place(
     found.check()
 
 
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[afarm.Executor]:
-    """A node on which nothing but the standard library can be imported."""
-    scratch = str(tmp_path_factory.mktemp("bare"))
-    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=scratch, cores=2)
-    with afarm.Executor([node], progress=False) as executor:
-        yield executor
-
-
 @pytest.mark.integration
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.name)
 def test_it_runs_where_nothing_is(

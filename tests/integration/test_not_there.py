@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +12,6 @@ import afarm
 from tests.environments.made_up import Project
 
 pytestmark = pytest.mark.integration
-
-
-@pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[afarm.Executor]:
-    scratch = str(tmp_path_factory.mktemp("bare"))
-    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=scratch, cores=2)
-    with afarm.Executor([node], progress=False) as executor:
-        yield executor
 
 
 @pytest.fixture
