@@ -112,6 +112,16 @@ async def test_farms_that_follow_each_other_share_a_record(path: Path) -> None:
     ]
 
 
+async def test_farms_that_are_open_at_once_share_a_record(path: Path) -> None:
+    async with farm_with(path) as first, farm_with(path) as second:
+        views = [farm.options(memo=True) for farm in (first, second)]
+        await asyncio.gather(*(view.submit(do.add, n) for view in views for n in range(50)))
+    counts = query(path, "SELECT run, count(*) AS n FROM invocation GROUP BY run")
+    assert counts == [{"run": 1, "n": 50}, {"run": 2, "n": 50}]
+    assert query(path, "SELECT count(*) AS n FROM result") == [{"n": 50}]
+    assert query(path, "PRAGMA integrity_check") == [{"integrity_check": "ok"}]
+
+
 async def test_a_record_that_cannot_be_used_is_told_before_any_node_is_opened(
     tmp_path: Path,
 ) -> None:
