@@ -32,7 +32,7 @@ from .._wire.messages import (
     encode,
 )
 from ..errors import RemoteProtocolError
-from ..resources import Usage
+from ..resources import Resources, Usage
 from . import internal
 from .answers import HEAD, bulk_in, of_sequence, usage_of, with_next, without_payload
 from .blobs import Blobs
@@ -48,6 +48,9 @@ _ENDED: int = Ended.kind
 _ITEM: int = Item.kind
 _RETURNED: int = Returned.kind
 
+# Allocations of which it is kept what they limit.
+_MOST_SOFTENED = 256
+
 # What is read at once from a worker that answers short calls.
 _READ = 1 << 16
 
@@ -62,6 +65,7 @@ class Dispatcher:
     """
 
     pool: Pool
+    node_memory: int | None = None  # what the node has
     sweep: Callable[[], None]
 
     def __init__(self, loop: Loop, outbox: Outbox, blobs: Blobs) -> None:
@@ -74,6 +78,7 @@ class Dispatcher:
         self._staging: set[Attempt] = set()
         self._starting: dict[Key, deque[Attempt]] = {}
         self._stalled: dict[Worker, None] = {}
+        self._softened: dict[int, tuple[Resources, Resources]] = {}  # by identity
         self._inboxes = Inboxes(
             loop, outbox, blobs, self._calls, lambda: self.pool.slots, self._missing, self._put_back
         )
@@ -113,6 +118,8 @@ class Dispatcher:
         """Take a new attempt."""
         header = pack_header(frame.kind, frame.subject, len(frame.body))
         attempt = self._calls.add(run, header + frame.body)
+        if run.soft and attempt is not None:
+            self._soften(attempt, run.limits)
         if attempt is None:
             self._tell(Returned(run.invocation, run.attempt))
         elif attempt.step is Step.STAGING:
@@ -170,8 +177,21 @@ class Dispatcher:
         attempt = self._calls.get(message.invocation, message.attempt)
         if attempt is not None:
             attempt.limits = message.limits
+            if attempt.run.soft:
+                self._soften(attempt, message.limits)
             if attempt.step is Step.RUNNING:
                 self._inboxes.watch(attempt.worker, attempt)
+
+    def _soften(self, attempt: Attempt, limits: Resources) -> None:
+        """Let an attempt outgrow the memory that is predicted for it, up to what the node has."""
+        known = self._softened.get(id(limits))
+        if known is None or known[0] is not limits:
+            if len(self._softened) >= _MOST_SOFTENED:
+                self._softened.clear()
+            known = (limits, replace(limits, memory=self.node_memory))
+            self._softened[id(limits)] = known
+        attempt.limits = known[1]
+        attempt.expected = limits.memory or 0
 
     def more(self, message: More) -> None:
         """The caller of a stream takes more items."""
@@ -339,7 +359,11 @@ class Dispatcher:
     def _pass_bulk(self, worker: Worker, data: memoryview) -> None:
         attempt = worker.handing
         if attempt is None or len(data) > worker.handing_left:
-            raise RemoteProtocolError("bulk from a worker that announced none")
+            # Nobody waits for it: its call was killed while it handed over its result, or
+            # something in that process writes into our socket.
+            if not worker.leaving:
+                self._inboxes.dispose(worker)
+            return
         invocation = attempt.run.invocation
         self._outbox.send_bulk(invocation, data, self._loop.now)
         worker.handing_left -= len(data)

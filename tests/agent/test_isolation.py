@@ -483,3 +483,25 @@ def test_a_template_that_does_not_come_up_fails_what_waits_for_it(
     description = {"in_place": True, "executable": "/bin/false", "path": []}
     driver.send(Environment(9, json.dumps(description)))
     assert driver.call(abs, -1, environment=9).outcome is Outcome.UNUSABLE
+
+
+@REUSE
+def test_bytes_that_a_call_writes_into_our_socket_end_that_call_alone(
+    driver: Driver, reuse: bool
+) -> None:
+    def scribble():
+        import os
+        import stat
+        import struct
+        import time
+
+        for name in os.listdir("/proc/self/fd"):
+            try:
+                if stat.S_ISSOCK(os.fstat(int(name)).st_mode):
+                    os.write(int(name), struct.pack("<IHHQ", 10, 1, 0xAF42, 7) + bytes(10))
+            except OSError:
+                continue
+        time.sleep(60)
+
+    assert driver.call(scribble, reuse=reuse).outcome is Outcome.CRASHED
+    assert driver.call(lambda: 42, reuse=reuse).value == 42
