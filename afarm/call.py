@@ -259,6 +259,11 @@ class Call:
         self.attempt = attempt
         self.attempts = (*self.attempts, (attempt, node, allocation, None, "running"))
 
+    def resize(self, allocation: Resources) -> None:
+        """Note that the running attempt has another allocation by now."""
+        *earlier, (number, node, _, usage, outcome) = self.attempts
+        self.attempts = (*earlier, (number, node, allocation, usage, outcome))
+
     def take_back(self, attempt: int) -> None:
         """Note that an attempt did not start on the node it was given to."""
         if self.attempts and self.attempts[-1][0] == attempt:

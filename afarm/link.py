@@ -83,6 +83,8 @@ class LinkEvents(Protocol):
 
     def reading_arrived(self, link: Link, reading: wire.Reading) -> None: ...
 
+    def heartbeat_arrived(self, link: Link, beat: wire.Heartbeat) -> None: ...
+
     def blob_state(self, link: Link, state: wire.Stored | wire.Lost) -> None: ...
 
     def environment_state(self, link: Link, state: wire.EnvironmentState) -> None: ...
@@ -551,6 +553,7 @@ class Link:
     def _dispatch_rare(self, message: wire.Message) -> None:
         if isinstance(message, wire.Heartbeat):
             self.heartbeat = message
+            self._events.heartbeat_arrived(self, message)
         elif isinstance(message, wire.Pong):
             sent = self._pings.pop(message.token, None)
             if sent is not None:

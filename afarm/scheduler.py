@@ -56,7 +56,8 @@ class Scheduler:
     ) -> None:
         self._turns = Turns(self._handle)
         self.loop = self._turns.loop
-        self.state = FarmState(sizer)
+        # Predictions of a sizer that knows of it are no limits; see `_core.elastic`.
+        self.state = FarmState(sizer, "live" if hasattr(sizer, "elastic") else "hard")
         self.functions = FunctionPickles()
         self.numbers = itertools.count(1)
         self.library = SoftwareLibrary(self.numbers)
@@ -253,6 +254,11 @@ class Scheduler:
             link = self.links.get(action.node)
             if link is not None:
                 link.send(wire.Recall(action.invocation, action.attempt))
+        elif isinstance(action, do.Resize):
+            link = self.links.get(action.node)
+            if link is not None:
+                self.calls[action.invocation].resize(action.allocation)
+                link.send(wire.Resize(action.invocation, action.attempt, action.allocation))
         elif isinstance(action, do.Connect):
             self._membership.connect(action.node, action.delay)
         elif isinstance(action, do.WakeAt):
@@ -273,10 +279,13 @@ class Scheduler:
         if software is not None and software.id in link.broken:
             self._fail_for_node(call, link)
         elif self.staging.ready(call, link):
-            self.staging.start(call, link, action)
+            self.staging.start(call, link, action, soft=self._is_soft(call))
         else:
             call.state = "staging"
             self._turns.spawn(self._stage(call, link, action))
+
+    def _is_soft(self, call: Call) -> bool:
+        return self.state.mode != "hard" and call.stated.memory is None
 
     async def _stage(self, call: Call, link: Link, action: do.Start) -> None:
         """Make what the node lacks, then send it and the call."""
@@ -293,7 +302,7 @@ class Scheduler:
                 killed = event.Killed(call.id, action.attempt, Usage(), 0, self._turns.now())
                 self._turns.post(killed)
             else:
-                self.staging.start(call, link, action)
+                self.staging.start(call, link, action, soft=self._is_soft(call))
 
     def _is_current(self, call: Call, link: Link, attempt: int) -> bool:
         return (
@@ -352,6 +361,14 @@ class Scheduler:
         call = self._current(link, reading.invocation, reading.attempt)
         if call is not None:
             call.usage = reading.usage
+            self._turns.post(
+                event.Reading(call.id, reading.attempt, reading.usage, self._turns.now())
+            )
+
+    def heartbeat_arrived(self, link: Link, beat: wire.Heartbeat) -> None:
+        if self._membership.holds(link):
+            now = self._turns.now()
+            self._turns.post(event.NodeLoad(link.node.name, beat.available, beat.pressure, now))
 
     def blob_state(self, link: Link, state: wire.Stored | wire.Lost) -> None:
         self.staging.blob_state(link, state)

@@ -118,8 +118,15 @@ class Staging:
             link.known.add(software.id)
             link.send(wire.Environment(software.id, environment.describe(numbers)))
 
-    def start(self, call: Call, link: Link, action: do.Start) -> None:
-        """Queue what the node lacks, then the call itself."""
+    def start(self, call: Call, link: Link, action: do.Start, *, soft: bool) -> None:
+        """Queue what the node lacks, then the call itself.
+
+        Args:
+            call: The call.
+            link: The connection to the node.
+            action: What the core has decided.
+            soft: Whether its memory is a prediction that it may outgrow.
+        """
         arguments = call.arguments
         assert arguments is not None
         assert call.target.software is not None
@@ -138,6 +145,7 @@ class Staging:
                 action.attempt,
                 action.group,
                 action.queued,
+                soft,
                 wire.Isolation.REUSE if action.reuse else wire.Isolation.FORK,
                 call.target.software.id,
                 self._function_blob(call),

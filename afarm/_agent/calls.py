@@ -43,7 +43,8 @@ class Attempt:
         worker: The worker that has it.
         sequence: Its number among that worker's calls.
         killed: Whether the farm asked for its end.
-        limits: Its allocation, as last resized.
+        limits: What it is ended for, as last resized.
+        expected: Bytes of memory that it is predicted to need, if that is not a limit; 0: it is.
         ended: What its worker has said of it.
     """
 
@@ -57,6 +58,7 @@ class Attempt:
     worker: Any = None
     sequence: int = 0
     killed: bool = False
+    expected: int = 0
     ended: Any = None
 
     @property

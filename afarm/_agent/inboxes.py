@@ -180,6 +180,7 @@ class Inboxes:
         """Tell the supervisor of a call: of each under fork, now and then under reuse."""
         if (
             not attempt.reuse
+            or attempt.expected != worker.watched_expected
             or attempt.limits != worker.watched_limits
             or self._loop.now - worker.watched > _WATCH_EVERY
         ):
@@ -188,8 +189,9 @@ class Inboxes:
     def watch(self, worker: Worker, attempt: Attempt) -> None:
         worker.watched = self._loop.now
         worker.watched_limits = attempt.limits
+        worker.watched_expected = attempt.expected
         message = internal.Watch(
-            worker.number, worker.sequence, attempt.run.isolation, attempt.limits
+            worker.number, worker.sequence, attempt.expected, attempt.run.isolation, attempt.limits
         )
         worker.slot.channel.send(encode(message))
         self._loop.touch(worker.slot.channel)

@@ -65,6 +65,7 @@ class Watch(Message):
 
     worker: int
     sequence: int
+    expected: int  # bytes of memory that are predicted and no limit; 0: none
     isolation: Isolation
     limits: Resources
 

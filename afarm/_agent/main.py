@@ -278,6 +278,7 @@ class Agent:
         )
         self._calls.sweep = self._sweep
         capacity = machine.capacity(self._session.path, welcome.capacity)
+        self._calls.node_memory = capacity.memory
         self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(self._description(cache))))
         self._load.cores_in_use()
         self._loop.later(welcome.heartbeat, self._beat)

@@ -112,6 +112,7 @@ class Worker:
     checked: int = -1
     watched: float = 0.0  # when its supervisor was last told that it gets calls
     watched_limits: Any = None
+    watched_expected: int = 0
 
 
 @dataclass(slots=True, eq=False)

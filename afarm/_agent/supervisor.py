@@ -186,7 +186,7 @@ class Supervisor:
         worker.isolation = message.isolation
         if worker.watch is None:
             worker.watch = CallWatch(worker.pid, worker.slot, worker.folder, self._tree)
-        worker.watch.begin(message.sequence, message.limits, time.monotonic())
+        worker.watch.begin(message.limits, message.expected, time.monotonic())
         # The next call's worker is made while this call runs.
         if message.isolation is Isolation.FORK and self._spare() is None:
             self._fork_worker()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from .._monitor.limits import DISK_LIMITED, DISK_UNLIMITED, SLOW, most, pause
 from .._monitor.proc import private_memory, read_io, read_stat, read_status
@@ -18,6 +19,10 @@ _IDLE = 1.0
 # Readings are told for calls that have run so long, and so often.
 _TOLD_AFTER = 0.5
 _TELL_EVERY = 1.0
+
+# And so often of one that uses more than was expected, until the farm expects more of it; the
+# first time at once.
+_TELL_OUTGROWN = 0.1
 
 _NEVER = float("inf")
 
@@ -38,6 +43,8 @@ class CallWatch:
         self._folder = folder
         self._tree = tree
         self.limits = Resources()
+        self._expected = 0
+        self._paced_by = self.limits  # how often to look: more often near these
         self.sequence = 0
         self.due = _NEVER
         self.certain_memory = 0
@@ -49,12 +56,21 @@ class CallWatch:
         self._told = 0.0
         self._disk = 0
 
-    def begin(self, sequence: int, limits: Resources, now: float) -> None:
-        """Note that the worker is about to begin calls with these limits."""
+    def begin(self, limits: Resources, expected: int, now: float) -> None:
+        """Note that the worker is about to begin calls, or that these apply to it from now on.
+
+        Args:
+            limits: What they are ended for.
+            expected: Bytes of memory that are predicted, and no limit: the farm is told
+                at once when a call has more. 0: none.
+            now: The time.
+        """
         self.limits = limits
+        self._expected = expected
+        self._paced_by = replace(limits, memory=expected) if expected else limits
         self._active = now
         self._looked = now
-        self.due = min(self.due, now + pause(limits, 0.0, 0, 0, 0.0))
+        self.due = min(self.due, now + pause(self._paced_by, 0.0, 0, 0, 0.0))
 
     def look(self, now: float) -> Usage | None:
         """Return what the present call uses, as peaks so far; ``None`` if none runs.
@@ -74,7 +90,7 @@ class CallWatch:
         usage = self._measure(elapsed, now)
         self._peaks = most(self._peaks, usage)
         self.due = now + pause(
-            self.limits, elapsed, self.certain_memory, self.certain_memory - before,
+            self._paced_by, elapsed, self.certain_memory, self.certain_memory - before,
             now - self._looked,
         )  # fmt: skip
         self._looked = now
@@ -89,8 +105,12 @@ class CallWatch:
         self._disk = 0
 
     def worth_telling(self, now: float) -> bool:
-        """Whether the farm should hear of the present reading; at most every second."""
-        if now - self._told < _TELL_EVERY:
+        """Whether the farm should hear of the present reading.
+
+        Every second, and more often of a call that has outgrown what was expected of it.
+        """
+        outgrown = 0 < self._expected < self.certain_memory
+        if now - self._told < (_TELL_OUTGROWN if outgrown else _TELL_EVERY):
             return False
         self._told = now
         return True

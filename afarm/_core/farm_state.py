@@ -284,7 +284,11 @@ class FarmState:
         category = self._category(invocation.request.category)
         category.exhausted += 1
         self._observe(invocation, category, exhausted.usage, exhausted=True)
-        reason = self._why_not_larger(invocation, group, resource)
+        allocation = group.grant.allocation
+        if resource == "memory" and self.mode != "hard" and allocation.memory is not None:
+            # It had outgrown that, and was ended for more.
+            allocation = replace(allocation, memory=max(allocation.memory, exhausted.usage.memory))
+        reason = self._why_not_larger(invocation, group, resource, allocation)
         if reason or invocation.state is not State.RUNNING:
             self._end_or_cancel(invocation, Completion.EXHAUSTED, reason)
             return
@@ -292,17 +296,19 @@ class FarmState:
         invocation.tries += 1
         retry = Retry(
             invocation.tries,
-            group.grant.allocation,
+            allocation,
             resource,
             last=invocation.retries_left == 0,
         )
         self._run_again(invocation, exhausted.at, retry)
 
-    def _why_not_larger(self, invocation: Invocation, group: Group, resource: str) -> str:
+    def _why_not_larger(
+        self, invocation: Invocation, group: Group, resource: str, allocation: Resources
+    ) -> str:
         """Return why an invocation is not tried again with more, or "" if it is."""
         if stated_of(invocation.request.stated, resource) is not None:
             return f"it went over its stated {resource}"
-        if not can_grow(group.grant.allocation, resource, group.queue, self._fleet):
+        if not can_grow(allocation, resource, group.queue, self._fleet):
             return f"it went over the {resource} of the largest node"
         if invocation.retries_left == 0:
             return f"it went over its predicted {resource}, and no retry is left"

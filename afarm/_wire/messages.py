@@ -113,6 +113,7 @@ class Run(Message):
     attempt: int
     group: int
     queued: bool
+    soft: bool  # the memory in ``limits`` is predicted: who outgrows it is told of, not ended
     isolation: Isolation
     environment: int
     function: int  # the blob of the function

@@ -25,7 +25,20 @@ from afarm.resources import Resources, Usage
 
 def run(invocation: int, group: int = 1, queued: bool = False) -> Run:
     return Run(
-        invocation, 1, group, queued, Isolation.REUSE, 1, 1, Resources(), 0, b"", b"", "", b""
+        invocation,
+        1,
+        group,
+        queued,
+        False,
+        Isolation.REUSE,
+        1,
+        1,
+        Resources(),
+        0,
+        b"",
+        b"",
+        "",
+        b"",
     )
 
 
