@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
-import os
+import importlib.util
+from pathlib import Path
 
 import pytest
 
+from tests.integrations.programs import run_program
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        importlib.util.find_spec("dask") is None, reason="dask is not installed here"
+    ),
+]
+
+# In a process of its own: Dask changes how every exception is pickled.
+PROGRAM = """
+import os
+import dask
 import afarm
-from tests.integrations.functions import where
+from afarm.integrations.dask import scheduler
 
-dask = pytest.importorskip("dask")
+def where(n):
+    return os.getpid()
 
-pytestmark = pytest.mark.slow
+if __name__ == "__main__":
+    with afarm.Executor([afarm.LocalNode(cores=2)], progress=False) as executor:
+        total = dask.delayed(sum)([dask.delayed(abs)(-n) for n in range(10)])
+        assert total.compute(scheduler=executor) == 45
+
+        get = scheduler(executor, memory="500 MiB", env={"WHO": "dask"})
+        pids = dask.compute(*(dask.delayed(where)(n) for n in range(4)), scheduler=get)
+        assert os.getpid() not in pids
+        assert dask.delayed(os.getenv)("WHO").compute(scheduler=get) == "dask"
+
+        try:
+            dask.delayed(divmod)(1, 0).compute(scheduler=get)
+        except ZeroDivisionError:
+            print("all well")
+"""
 
 
-def test_an_executor_is_a_scheduler_as_it_stands(executor: afarm.Executor) -> None:
-    total = dask.delayed(sum)([dask.delayed(abs)(-n) for n in range(10)])
-    assert total.compute(scheduler=executor) == 45
-
-
-def test_a_scheduler_with_settings_runs_each_task_as_an_invocation(
-    executor: afarm.Executor,
-) -> None:
-    from afarm.integrations.dask import scheduler
-
-    get = scheduler(executor, memory="500 MiB", env={"WHO": "dask"})
-    pids = dask.compute(*(dask.delayed(where)(n) for n in range(4)), scheduler=get)
-    assert os.getpid() not in pids
-    assert dask.delayed(os.getenv)("WHO").compute(scheduler=get) == "dask"
-
-
-def test_an_exception_comes_back(executor: afarm.Executor) -> None:
-    from afarm.integrations.dask import scheduler
-
-    with pytest.raises(ZeroDivisionError):
-        dask.delayed(divmod)(1, 0).compute(scheduler=scheduler(executor))
+def test_graphs_run_as_invocations(tmp_path: Path) -> None:
+    assert run_program(tmp_path, PROGRAM) == "all well\n"
