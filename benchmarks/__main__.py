@@ -34,6 +34,7 @@ QUESTIONS = (
     "transfer",
     "startup",
     "record",
+    "packing_replay",
     "packing_live",
 )
 RESULTS = Path(__file__).parent / "results"

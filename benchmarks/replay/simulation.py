@@ -57,8 +57,9 @@ class Outcome:
 
     @property
     def efficiency(self) -> float:
-        """What was used, of what was set aside."""
-        return self.used / max(1.0, self.held + self.wasted_by_failures)
+        """What was used, of what was set aside; 0 where nothing was."""
+        aside = self.held + self.wasted_by_failures
+        return self.used / aside if aside else 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -15,7 +15,7 @@ MB = 1_000_000
 # where a trace does not say: four ways in which programs grow. Over their run the maximum
 # averages 47 to 66 % of the peak, as it does in real traces.
 RAMPS = (
-    tuple(0.1 * n for n in range(10)),
+    tuple(0.1 * n for n in range(1, 11)),
     tuple((0.1 * n) ** 2 for n in range(1, 11)),
     tuple((0.1 * n) ** 0.5 for n in range(1, 11)),
     (0.01, 0.02, 0.03, 0.04, 0.05, 0.5, 0.55, 0.6, 0.65, 0.9),

@@ -8,6 +8,41 @@ from ...resources import Resources, Usage
 from .base import MOST_CATEGORIES
 
 
+class Oracle:
+    """Knows what each call needs: the peak of its memory, in bytes, and its cores are its features.
+
+    For replays of traces: the best that hard limits can do.
+
+    Args:
+        memory: The name of the feature with the peak.
+        cores: The name of the feature with the cores.
+    """
+
+    def __init__(self, memory: str = "oracle.memory", cores: str = "oracle.cores") -> None:
+        self._memory = memory
+        self._cores = cores
+
+    def allocate(
+        self,
+        category: str,
+        features: Mapping[str, float],
+        *,
+        attempt: int,
+        previous: Resources | None,
+        largest: Resources,
+        running: Usage | None = None,
+    ) -> Resources:
+        """Return what it needs, and a whole node should it have needed more after all."""
+        if previous is not None:
+            return packed(largest)
+        return Resources(cores=features[self._cores], memory=int(features[self._memory]))
+
+    def observe(
+        self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
+    ) -> None:
+        """Learn nothing: it knows."""
+
+
 class WholeNode:
     """Each invocation has the largest node to itself: never exhausted, never shared."""
 
@@ -24,7 +59,7 @@ class WholeNode:
         running: Usage | None = None,
     ) -> Resources:
         """Return all that is packed of the largest node."""
-        return _packed(largest)
+        return packed(largest)
 
     def observe(
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
@@ -79,7 +114,7 @@ class Fixed:
         running: Usage | None = None,
     ) -> Resources:
         """Return the guess, or the largest node after it did not do."""
-        return self._guess if previous is None else _packed(largest).over(self._guess)
+        return self._guess if previous is None else packed(largest).over(self._guess)
 
     def observe(
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
@@ -111,7 +146,7 @@ class MaxSeen:
         """Return the maximum seen, on one core."""
         seen = self._seen.get(category)
         if seen is None or previous is not None:
-            return _packed(largest)
+            return packed(largest)
         return Resources(cores=1, memory=seen)
 
     def observe(
@@ -123,7 +158,8 @@ class MaxSeen:
         self._seen[category] = max(usage.memory, self._seen.get(category, 0))
 
 
-def _packed(largest: Resources) -> Resources:
+def packed(largest: Resources) -> Resources:
+    """Return all that is packed of a node."""
     return Resources(
         cores=largest.cores, memory=largest.memory, disk=largest.disk, gpus=largest.gpus
     )
