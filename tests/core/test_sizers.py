@@ -153,6 +153,19 @@ def test_cores_follow_from_what_calls_keep_busy() -> None:
     assert works.cores == 3.25
 
 
+def test_short_calls_say_nothing_about_threads() -> None:
+    sizer = AutoSizer()
+    sizer.observe("f", {}, Usage(wall_time=0.001, cpu_user=0.004), exhausted=False)
+    assert first(sizer).cores == 1
+
+
+def test_fair_shares_fit_together() -> None:
+    node = Resources(cores=2, memory=25_276_502_016)
+    memory = first(AutoSizer(), node).memory
+    assert memory is not None
+    assert 2 * memory <= 25_276_502_016
+
+
 def test_a_new_kind_is_sized_by_the_others_once_some_are_known() -> None:
     sizer = AutoSizer()
     for name in ("a", "b", "c"):

@@ -72,6 +72,9 @@ class AutoSizer:
         size = history.size(features) if history is not None else None
         if size is None:
             size = self._unknown(largest, features)
+            if running is None:  # as it is: rounded up, fair shares would not fit together
+                memory = None if size is None else int(min(size, largest.memory or size))
+                return Resources(cores=self._cores(history), memory=memory)
         else:
             size += _SLACK
         if running is not None and size is not None and running.memory > size:

@@ -28,6 +28,9 @@ _CLEARLY = 1.2
 # A stopped call needed more than was seen of it; how much more, nobody knows.
 _CENSORED = math.log(1.4)
 
+# Seconds from which on the CPU time of a call tells how many cores it keeps busy.
+_TELLS_CORES = 0.5
+
 # Weights of the running means of cores and disk.
 _WEIGHT = 1 / 16
 
@@ -231,8 +234,13 @@ class History:
 
 
 def sample_of(usage: Usage, features: Mapping[str, float]) -> Sample:
-    """Return what a finished attempt shows."""
-    return Sample(usage.memory, usage.cores, usage.wall_time, usage.disk, features)
+    """Return what a finished attempt shows.
+
+    CPU time begins before wall time, while the call is unpickled and its modules are imported:
+    of a call that is shorter than that it says nothing about threads.
+    """
+    cores = usage.cores if usage.wall_time >= _TELLS_CORES else min(1.0, usage.cores)
+    return Sample(usage.memory, cores, usage.wall_time, usage.disk, features)
 
 
 def samples_in(state: object) -> Iterator[Sample]:
