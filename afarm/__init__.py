@@ -1,5 +1,6 @@
 """One pool for Python functions out of machines you can SSH into: ``await farm.submit(fn)``."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from .call import Attempt
@@ -36,7 +37,9 @@ from .transport.ssh import SSHNode
 from .views import NodeInfo
 
 if TYPE_CHECKING:
+    from . import monitor
     from .environments import Dependencies, analyze
+    from .monitor import monitored
 
 __all__ = [
     "Attempt",
@@ -73,6 +76,8 @@ __all__ = [
     "Usage",
     "analyze",
     "load_nodes",
+    "monitor",
+    "monitored",
 ]
 
 
@@ -82,4 +87,7 @@ def __getattr__(name: str) -> Any:
         from . import environments
 
         return getattr(environments, name)
+    if name in ("monitor", "monitored"):
+        module = importlib.import_module(".monitor", __name__)
+        return module if name == "monitor" else module.monitored
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

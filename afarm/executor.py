@@ -17,6 +17,7 @@ from .farm import Farm
 from .invocation import Invocation
 from .payload import dump_arguments
 from .payload.arguments import Arguments
+from .resources import Usage
 from .transport.hosts import NodeSpec
 
 T = TypeVar("T")
@@ -34,8 +35,8 @@ def _shut_down_all() -> None:
 getattr(threading, "_register_atexit", atexit.register)(_shut_down_all)
 
 
-class _Future(concurrent.futures.Future[T]):
-    """A future whose `cancel` also ends a call that runs."""
+class CallFuture(concurrent.futures.Future[T]):
+    """A future whose `cancel` also ends a call that runs, and that knows what the call used."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__()
@@ -56,6 +57,11 @@ class _Future(concurrent.futures.Future[T]):
         """Return whether a node runs it now."""
         invocation = self._invocation
         return invocation is not None and not self.done() and invocation.state == "running"
+
+    @property
+    def usage(self) -> Usage | None:
+        """What the last attempt of the call used; ``None`` before one has ended."""
+        return None if self._invocation is None else self._invocation.usage
 
     def _cancel_invocation(self) -> None:
         if self._invocation is not None:
@@ -101,7 +107,7 @@ class Executor(concurrent.futures.Executor):
         self._farm = Farm(nodes, **farm_arguments)
         self._lock = threading.Lock()
         self._shut = False
-        self._futures: set[_Future[Any]] = set()
+        self._futures: set[CallFuture[Any]] = set()
         self._opened: concurrent.futures.Future[asyncio.AbstractEventLoop] = (
             concurrent.futures.Future()
         )
@@ -175,7 +181,7 @@ class Executor(concurrent.futures.Executor):
     def _submit_to(
         self, farm: Farm, fn: Callable[..., T], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> concurrent.futures.Future[T]:
-        future: _Future[T] = _Future(self._loop)
+        future: CallFuture[T] = CallFuture(self._loop)
         try:
             # Here and not on the farm's loop: the caller may change them afterwards.
             arguments = dump_arguments(args, kwargs)
@@ -250,7 +256,9 @@ class ExecutorView(concurrent.futures.Executor):
         """Do nothing: the executor is shut down by whoever made it."""
 
 
-def _submit(farm: Farm, future: _Future[Any], fn: Callable[..., Any], arguments: Arguments) -> None:
+def _submit(
+    farm: Farm, future: CallFuture[Any], fn: Callable[..., Any], arguments: Arguments
+) -> None:
     """Make a call; on the farm's loop."""
     if future.cancelled():
         return

@@ -89,6 +89,11 @@ class Membership:
             reason = str(exc)
         except OSError as exc:
             reason = f"node {name}: {exc}"
+        except (
+            Exception
+        ) as exc:  # nobody may wait for ever for a node that a fault of ours keeps away
+            log.exception("a fault inside the farm, please report it")
+            reason = f"node {name}: {exc!r}"
         if reason is None:
             assert link.hello is not None
             self.links[name] = link

@@ -88,6 +88,9 @@ def _public_name(name: str) -> Any:
         complete()
         if name in vars(package):
             return vars(package)[name]
+        lazily = vars(package)["__getattr__"]
+        if lazily is not _public_name:  # the package's own, which imports some things only now
+            return lazily(name)
     raise AttributeError(f"module {ROOT!r} has no attribute {name!r}")
 
 
