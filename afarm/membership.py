@@ -89,9 +89,7 @@ class Membership:
             reason = str(exc)
         except OSError as exc:
             reason = f"node {name}: {exc}"
-        except (
-            Exception
-        ) as exc:  # nobody may wait for ever for a node that a fault of ours keeps away
+        except Exception as exc:  # a fault of ours: nobody may wait for this node for ever
             log.exception("a fault inside the farm, please report it")
             reason = f"node {name}: {exc!r}"
         if reason is None:

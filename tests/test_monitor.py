@@ -53,7 +53,7 @@ async def answered(value: int) -> int:
 
 
 def test_a_call_is_measured_and_runs_in_a_process_of_its_own() -> None:
-    result, usage = afarm.monitor.run_sync(do.take_memory, 100 * MIB, 0.0)
+    _, usage = afarm.monitor.run_sync(do.take_memory, 100 * MIB, 0.0)
     assert usage.memory_low <= 110 * MIB
     assert 100 * MIB <= usage.memory <= 150 * MIB
     first, _ = afarm.monitor.run_sync(whoami)
@@ -104,7 +104,7 @@ def test_a_decorated_function_returns_its_result_alone_and_keeps_the_usage() -> 
     with pytest.raises(afarm.ResourceExhausted):
         limited(500)
     assert limited.last_usage.memory > 200 * MIB
-    assert pickle.loads(pickle.dumps(limited)).limits == limited.limits
+    assert pickle.loads(pickle.dumps(limited)) is limited
 
 
 async def test_coroutine_functions_stay_coroutine_functions() -> None:
