@@ -23,7 +23,7 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
-from .payload.functions import importable
+from .payload.importing import importable
 from .resources import RESOURCE_NAMES, Resources, Usage, parse_bytes
 
 if TYPE_CHECKING:
