@@ -44,7 +44,7 @@ def judge(node: NodeView, wanted: Resources | None, only: str | None) -> Verdict
     lacks = _lacks(capacity, node.in_use, wanted)
     if lacks:
         return Verdict(node.name, False, f"full: {lacks}")
-    if node.pressed:
+    if node.pressed and node.running:
         return Verdict(node.name, False, "held back: it is short of memory")
     if node.reserved:
         why = "has room, kept free for one that has waited longer"

@@ -95,7 +95,8 @@ def choices(candidates: Iterable[Node], queue: Queue, grant: Grant) -> list[Choi
         if cores <= node.cores
         and memory <= node.memory
         and whole <= node.total[1]
-        and not node.pressed
+        # Where nothing of ours runs it is not for us to wait: others may stay for ever.
+        and not (node.pressed and node.running)
         and disk <= node.disk
         and gpus <= node.gpus
         and (node.reserved is None or may_use(queue, node))

@@ -165,12 +165,23 @@ def test_after_three_evictions_all_that_is_predicted_is_set_aside() -> None:
 
 def test_nothing_starts_on_a_node_that_is_short_of_memory() -> None:
     farm, _ = farm_of("live")
+    first = farm.call(Resources())
     farm.tell(event.NodeLoad("a", 8 * GIB, 0.4, farm.at))
+    assert farm.node_of(first) == "a"
     number = farm.call(Resources())
     assert farm.node_of(number) is None
     assert farm.state.node_view("a").pressed
     farm.tell(event.NodeLoad("a", 8 * GIB, 0.0, farm.at))
     assert farm.node_of(number) == "a"
+
+
+def test_where_nothing_of_ours_runs_one_starts_under_any_pressure() -> None:
+    farm, _ = farm_of("live")
+    farm.tell(event.NodeLoad("a", 0, 0.9, farm.at))
+    first, second = farm.call(Resources()), farm.call(Resources())
+    assert (farm.node_of(first), farm.node_of(second)) == ("a", None)
+    farm.finish(first)
+    assert farm.node_of(second) == "a"
 
 
 def test_memory_that_others_take_is_not_there_for_calls() -> None:
