@@ -24,6 +24,9 @@ from ..payload import category_of
 
 NAME = "afarm"
 
+# Views that are kept, one for each function that batches call.
+_MOST_VIEWS = 64
+
 
 def register() -> None:
     """Make ``"afarm"`` a backend of joblib's."""
@@ -54,6 +57,8 @@ class FarmBackend(ParallelBackendBase):  # type: ignore[misc]  # untyped base
         self._nodes = nodes
         self._own: Executor | None = None
         self._futures: set[concurrent.futures.Future[Any]] = set()
+        self._views: dict[str, ExecutorView] = {}
+        self._viewed: Executor | ExecutorView | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A batch names its backend for what it may call `Parallel` for itself. There, on a
@@ -82,12 +87,23 @@ class FarmBackend(ParallelBackendBase):  # type: ignore[misc]  # untyped base
         self, func: Callable[[], Any], callback: Callable[[Any], None] | None = None
     ) -> concurrent.futures.Future[Any]:
         """Run a batch."""
-        future = self._executor.options(category=_category(func)).submit(_call, func)
+        future = self._view(_category(func)).submit(_call, func)
         self._futures.add(future)
         future.add_done_callback(self._futures.discard)
         if callback is not None:
             future.add_done_callback(callback)
         return future
+
+    def _view(self, category: str) -> ExecutorView:
+        """Return the view of a category, one for all of its batches: it is analysed once."""
+        executor = self._executor
+        view = self._views.get(category)
+        if view is None or self._viewed is not executor:
+            if self._viewed is not executor or len(self._views) >= _MOST_VIEWS:
+                self._views.clear()
+            self._viewed = executor
+            view = self._views[category] = executor.options(category=category)
+        return view
 
     apply_async = submit  # what it was called before joblib 1.5
 
