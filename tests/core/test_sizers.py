@@ -159,6 +159,18 @@ def test_short_calls_say_nothing_about_threads() -> None:
     assert first(sizer).cores == 1
 
 
+def test_of_many_very_short_calls_a_larger_one_is_still_noticed() -> None:
+    sizer = AutoSizer()
+    for n in range(1000):
+        sizer.observe("f", {}, Usage(wall_time=0.001, memory=MIB), exhausted=False)
+        if n % 50 == 0:
+            before = first(sizer).memory
+    for _ in range(20):
+        sizer.observe("f", {}, Usage(wall_time=0.001, memory=GIB), exhausted=False)
+    assert (before or 0) < 100 * MIB
+    assert (first(sizer).memory or 0) >= GIB
+
+
 def test_fair_shares_fit_together() -> None:
     node = Resources(cores=2, memory=25_276_502_016)
     memory = first(AutoSizer(), node).memory

@@ -100,7 +100,7 @@ class AutoSizer:
         history = self._history(category)
         if exhausted:
             history.learn_stopped(usage.memory, features)
-        else:
+        elif not history.has_seen_enough(usage, features):
             history.learn(sample_of(usage, features))
 
     def expect(self, category: str, features: Mapping[str, float]) -> Usage:
