@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 from ...resources import Resources, Usage
 from ..request import STATED_CORES
-from .base import MOST_CATEGORIES
+from .base import make_room
 from .history import History, sample_of, samples_in
 
 # What a process may take on top without any change in what it does: an allocator's
@@ -140,8 +140,7 @@ class AutoSizer:
     def _history(self, category: str) -> History:
         history = self._known.get(category)
         if history is None:
-            if len(self._known) >= MOST_CATEGORIES:
-                del self._known[next(iter(self._known))]
+            make_room(category, self._known)
             history = self._known[category] = History(elastic=self.elastic)
         return history
 

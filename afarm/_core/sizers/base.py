@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from ...resources import Resources, Usage
 
@@ -73,6 +73,19 @@ class Remembering(Protocol):
             trust: 1 where the functions' code is what it was; less where it has changed,
                 so that what was learned counts as so much less evidence.
         """
+
+
+def make_room(name: str, *known: dict[str, Any]) -> None:
+    """Forget the oldest category where a new one would be one too many.
+
+    Args:
+        name: The category that comes.
+        known: What is known by category; the first has them all, in the order they came.
+    """
+    if name not in known[0] and len(known[0]) >= MOST_CATEGORIES:
+        oldest = next(iter(known[0]))
+        for each in known:
+            each.pop(oldest, None)
 
 
 def sizer_named(name: str) -> Sizer:

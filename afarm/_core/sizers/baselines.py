@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ...resources import Resources, Usage
-from .base import MOST_CATEGORIES
+from .base import make_room
 
 
 class Oracle:
@@ -153,8 +153,7 @@ class MaxSeen:
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool
     ) -> None:
         """Keep the maximum."""
-        if category not in self._seen and len(self._seen) >= MOST_CATEGORIES:
-            del self._seen[next(iter(self._seen))]
+        make_room(category, self._seen)
         self._seen[category] = max(usage.memory, self._seen.get(category, 0))
 
 

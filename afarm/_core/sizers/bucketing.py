@@ -6,7 +6,7 @@ from bisect import insort
 from collections.abc import Callable, Mapping, Sequence
 
 from ...resources import Resources, Usage
-from .base import MOST_CATEGORIES
+from .base import make_room
 from .baselines import packed
 
 # Calls that are explored with a fixed size before the first buckets, and that size: those of
@@ -166,10 +166,7 @@ class _Bucketing:
         """Take a finished call; the later ones are the more significant."""
         if exhausted:
             return
-        if category not in self._peaks and len(self._peaks) >= MOST_CATEGORIES:
-            oldest = next(iter(self._peaks))
-            for each in (self._peaks, self._counts, self._buckets):
-                each.pop(oldest, None)
+        make_room(category, self._peaks, self._counts, self._buckets)
         count = self._counts[category] = self._counts.get(category, 0) + 1
         peaks = self._peaks.setdefault(category, [])
         insort(peaks, (usage.memory, float(count)))

@@ -6,7 +6,7 @@ from bisect import insort
 from collections.abc import Mapping, Sequence
 
 from ...resources import Resources, Usage
-from .base import MOST_CATEGORIES
+from .base import make_room
 from .baselines import packed
 
 # How often it is worked out anew: Work Queue's interval, in finished calls.
@@ -107,10 +107,7 @@ class FirstAllocation:
         """Take a finished call; stopped ones teach nothing here."""
         if exhausted:
             return
-        if category not in self._peaks and len(self._peaks) >= MOST_CATEGORIES:
-            oldest = next(iter(self._peaks))
-            for each in (self._peaks, self._first, self._since):
-                each.pop(oldest, None)
+        make_room(category, self._peaks, self._first, self._since)
         peaks = self._peaks.setdefault(category, [])
         if peaks and usage.memory > peaks[-1][0]:
             self._first.pop(category, None)

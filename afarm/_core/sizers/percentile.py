@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from statistics import median, pstdev
 
 from ...resources import Resources, Usage
-from .base import MOST_CATEGORIES
+from .base import make_room
 from .baselines import packed
 from .models import Median, Model, Nearest, linear
 
@@ -67,9 +67,7 @@ class Percentile:
         """Keep the peak of a finished call."""
         if exhausted:
             return
-        if category not in self._order and len(self._order) >= MOST_CATEGORIES:
-            oldest = next(iter(self._order))
-            del self._order[oldest], self._sorted[oldest]
+        make_room(category, self._order, self._sorted)
         order = self._order.setdefault(category, deque())
         peaks = self._sorted.setdefault(category, [])
         order.append(usage.memory)
@@ -157,8 +155,7 @@ class Ensemble:
         """Note what each model had said of a finished call, and let it learn."""
         if exhausted:
             return
-        if category not in self._known and len(self._known) >= MOST_CATEGORIES:
-            del self._known[next(iter(self._known))]
+        make_room(category, self._known)
         known = self._known.setdefault(category, _Ensemble())
         x, y = _x(features), math.log(max(1, usage.memory))
         said = [model.predict(x) for model in known.models]
