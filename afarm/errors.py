@@ -245,13 +245,21 @@ def describe_amount(resource: str, amount: float) -> str:
     return f"{amount:g} {resource}"
 
 
-def describe_resources(resources: Resources) -> str:
-    """Return ``"2 cores, 4.0 GiB of memory"``: what is stated, or ``"nothing"``."""
+def describe_resources(resources: Resources, sources: Mapping[str, str] | None = None) -> str:
+    """Return ``"2 cores, 4.0 GiB of memory"``: what is stated, or ``"nothing"``.
+
+    Args:
+        resources: The amounts.
+        sources: Where some come from, by the resource's name; put in parentheses behind it.
+    """
     parts = []
+    behind = {name: f" ({source})" for name, source in (sources or {}).items()}
     if resources.cores is not None:
-        parts.append(f"{resources.cores:g} core{'s' if resources.cores != 1 else ''}")
+        cores = f"{resources.cores:g} core{'s' if resources.cores != 1 else ''}"
+        parts.append(cores + behind.get("cores", ""))
     if resources.memory is not None:
-        parts.append(f"{format_bytes(resources.memory)} of memory")
+        memory = f"{format_bytes(resources.memory)} of memory"
+        parts.append(memory + behind.get("memory", ""))
     if resources.disk is not None:
         parts.append(f"{format_bytes(resources.disk)} of disk")
     if resources.gpus:

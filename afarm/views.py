@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from .display import NodeProgress, Progress
 from .errors import describe_resources
@@ -21,6 +22,8 @@ class NodeInfo:
         state: ``"connecting"``, ``"up"``, ``"draining"``, ``"lost"`` or ``"set aside"``.
         reason: Why it is not up, or what is special about it.
         capacity: What it has; all ``None`` while it has never been up.
+        sources: What sets its ``cores`` and ``memory``: ``"the machine"``, ``"stated"``,
+            ``"SLURM_MEM_PER_NODE"`` ...
         in_use: What of it is allocated.
         running: Invocations that run on it.
         cache: Where its environments lie; empty where the farm's own interpreter serves.
@@ -40,6 +43,7 @@ class NodeInfo:
     round_trip: float | None
     load: float | None
     available: int | None
+    sources: Mapping[str, str] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         has = describe_resources(self.capacity)
@@ -68,6 +72,7 @@ def nodes(scheduler: Scheduler) -> tuple[NodeInfo, ...]:
                 round_trip=link.round_trip if link is not None else None,
                 load=beat.load if beat is not None else None,
                 available=beat.available if beat is not None else None,
+                sources=dict(link.description.get("sources", {})) if link is not None else {},
             )
         )
     return tuple(found)

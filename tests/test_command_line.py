@@ -215,6 +215,19 @@ def test_check_says_what_this_machine_has(folder: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.integration
+def test_check_says_what_sets_the_capacity(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {
+        "SLURM_JOB_ID": "17", "SLURMD_NODENAME": "here", "SLURM_CPUS_ON_NODE": "1",
+        "SLURM_MEM_PER_NODE": "512",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    done = afarm_command(folder, "check")
+    said = "1 core (SLURM_CPUS_ON_NODE), 512.0 MiB of memory (SLURM_MEM_PER_NODE)"
+    assert f"\n  capacity    {said}, " in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.integration
 def test_check_says_why_a_node_cannot_be_used_and_ends_with_1(folder: Path) -> None:
     done = afarm_command(folder, "check", "nobody@127.0.0.1:1", "local")
     assert done.returncode == 1

@@ -13,7 +13,8 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from .._monitor import machine, tree
+from .._monitor import tree
+from .._monitor.machine import Machine
 from .._wire import flow
 from .._wire.frames import Fragment, Frame, FrameReader
 from .._wire.messages import (
@@ -93,7 +94,7 @@ class Agent:
         self._full = False  # the connection took no more the last time
         self._heard = self._loop.now
         self._beats = 0
-        self._load = machine.Load()
+        self._machine = Machine()
         self._end: tuple[bool, str] | None = None  # forced, why
         self._tree = tree.ProcessTree(os.getpid())
 
@@ -277,10 +278,11 @@ class Agent:
             self._loop, self._calls, welcome.hash_seed, (self._session.calls, self._session.blobs)
         )
         self._calls.sweep = self._sweep
-        capacity = machine.capacity(self._session.path, welcome.capacity)
+        capacity, sources = self._machine.capacity(self._session.path, welcome.capacity)
         self._calls.node_memory = capacity.memory
-        self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(self._description(cache))))
-        self._load.cores_in_use()
+        description = {**self._description(cache), "sources": sources}
+        self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(description)))
+        self._machine.cores_in_use()
         self._loop.later(welcome.heartbeat, self._beat)
 
     def _description(self, cache: str) -> dict[str, object]:
@@ -310,8 +312,8 @@ class Agent:
         self._beats += 1
         self._tell(
             Heartbeat(
-                self._beats, self._load.cores_in_use(), machine.available(),
-                machine.memory_pressure(),
+                self._beats, self._machine.cores_in_use(), self._machine.available(),
+                self._machine.memory_pressure(),
             )
         )  # fmt: skip
         self._loop.later(welcome.heartbeat, self._beat)

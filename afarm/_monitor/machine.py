@@ -1,139 +1,231 @@
-"""What a node has, and how busy it is. Linux only; what cannot be read is not limited."""
+"""What a node has, and how busy it is: what is there, less what keeps us from it.
+
+Cores are bounded by affinity, cpusets, quotas of every cgroup above us and by the batch
+system; memory by what the machine has, by every cgroup above us and by the batch system.
+
+The limits of a process (RLIMIT_AS, RLIMIT_DATA; RLIMIT_RSS means nothing to Linux) hold
+for one process, not for all that run here: taken for the node's memory, ``ulimit -v`` of
+4 GB would leave a node of 256 GB with room for a single call. So they are left alone,
+except within a job of a batch system that puts the job's own limit there (`batch`).
+
+Linux only; what cannot be read is not limited.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+import resource
+import time
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 from ..resources import Resources
+from .batch import Job
+from .bound import Bound, least
+from .cgroups import Cgroups, Group, read_text
 
-_CGROUPS = "/sys/fs/cgroup"
+_MACHINE = "the machine"
 
-# A limit of cgroup v1 that means none: the largest multiple of the page size.
-_UNLIMITED = 1 << 60
-
-
-def _text(path: str) -> str:
-    try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return file.read()
-    except OSError:
-        return ""
+_PROCESS_LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_RSS")
 
 
-def _own_groups() -> Iterator[tuple[str, str]]:
-    """Yield the controllers (empty: version 2) and the folder of each cgroup we are in."""
-    for line in _text("/proc/self/cgroup").splitlines():
-        _, controllers, path = (*line.split(":", 2), "", "")[:3]
-        if controllers:
-            for name in controllers.split(","):
-                yield name, f"{_CGROUPS}/{controllers}{path}"
-        else:
-            for root in (_CGROUPS, f"{_CGROUPS}/unified"):
-                if os.path.exists(f"{root}/cgroup.controllers"):
-                    yield "", root + path
+class Capacity(NamedTuple):
+    """What a node has, and why it is not more.
+
+    Attributes:
+        resources: What it has.
+        sources: For ``cores`` and ``memory``, what sets the amount.
+    """
+
+    resources: Resources
+    sources: dict[str, str]
 
 
-def _and_above(folder: str) -> Iterator[str]:
-    """Yield a cgroup's folder and all above it: each of them limits."""
-    while folder.startswith(_CGROUPS):
-        yield folder
-        folder = folder.rpartition("/")[0]
-
-
-def _number(path: str) -> float | None:
-    text = _text(path).strip()
-    try:
-        value = float(text)
-    except ValueError:  # "max", or not there
-        return None
-    return value if 0 <= value < _UNLIMITED else None
-
-
-def memory_limit() -> int | None:
-    """Return the least memory limit of the cgroups above this process, or ``None``."""
-    found: list[float] = []
-    for controller, folder in _own_groups():
-        if controller not in ("", "memory"):
-            continue
-        for each in _and_above(folder):
-            for name in ("memory.max", "memory.high", "memory.limit_in_bytes"):
-                value = _number(f"{each}/{name}")
-                if value is not None:
-                    found.append(value)
-    return int(min(found)) if found else None
-
-
-def core_limit() -> float | None:
-    """Return the least quota of processor time, in cores, or ``None``."""
-    found: list[float] = []
-    for controller, folder in _own_groups():
-        if controller not in ("", "cpu"):
-            continue
-        for each in _and_above(folder):
-            quota, _, period = _text(f"{each}/cpu.max").strip().partition(" ")
-            if quota.isdigit() and period.isdigit():
-                found.append(int(quota) / int(period))
-            old = _number(f"{each}/cpu.cfs_quota_us")
-            old_period = _number(f"{each}/cpu.cfs_period_us")
-            if old and old_period:
-                found.append(old / old_period)
-    return min(found) if found else None
-
-
-def cores() -> float:
-    """Return how many cores may be used: affinity (cpuset too) and quota."""
+def _own_affinity() -> frozenset[int]:
     if hasattr(os, "sched_getaffinity"):
-        count = float(len(os.sched_getaffinity(0)))
-    else:  # macOS
-        count = float(os.cpu_count() or 1)
-    quota = core_limit()
-    return count if quota is None else max(0.01, min(count, quota))
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))  # macOS
 
 
-def _meminfo() -> dict[str, int]:
+def own_process_limits() -> dict[str, int]:
+    """Return the limits of this process that concern memory, in bytes, where there are some."""
     found = {}
-    for line in _text("/proc/meminfo").splitlines():
-        name, _, rest = line.partition(":")
-        fields = rest.split()
-        if fields:
-            found[name] = int(fields[0]) * (1024 if len(fields) > 1 else 1)
+    for name in _PROCESS_LIMITS:
+        soft, _ = resource.getrlimit(getattr(resource, name))
+        if soft != resource.RLIM_INFINITY:
+            found[name] = soft
     return found
 
 
-def memory() -> int | None:
-    """Return how much memory may be used: what the machine has, or the least limit above us."""
-    total = _meminfo().get("MemTotal")
-    limit = memory_limit()
-    known = [value for value in (total, limit) if value is not None]
-    return min(known) if known else None
+class Machine:
+    """The machine as this process may use it.
 
+    Args:
+        root: The folder that stands for ``/``.
+        environ: The environment variables.
+        affinity: The processors that this process may run on.
+        process_limits: What `own_process_limits` returns.
+        host: The name of the machine.
+    """
 
-def available() -> int:
-    """Return the bytes of memory that a new process could have without swapping."""
-    free = _meminfo().get("MemAvailable", 0)
-    for controller, folder in _own_groups():
-        if controller not in ("", "memory"):
-            continue
-        for each in _and_above(folder):
-            limit = _number(f"{each}/memory.max")
-            used = _number(f"{each}/memory.current")
-            if limit is None:
-                limit = _number(f"{each}/memory.limit_in_bytes")
-                used = _number(f"{each}/memory.usage_in_bytes")
-            if limit is not None and used is not None:
-                free = min(free, int(max(0.0, limit - used + _cache(each))))
-    return free
+    def __init__(
+        self,
+        root: str = "/",
+        *,
+        environ: Mapping[str, str] | None = None,
+        affinity: frozenset[int] | None = None,
+        process_limits: Mapping[str, int] | None = None,
+        host: str | None = None,
+    ) -> None:
+        self._root = root.rstrip("/")
+        self._affinity = _own_affinity() if affinity is None else affinity
+        self._limits = own_process_limits() if process_limits is None else process_limits
+        self._cgroups = Cgroups(root)
+        self._job = Job(
+            os.environ if environ is None else environ,
+            os.uname().nodename if host is None else host,
+            root,
+        )
+        self._cpus, self._confined_by = self._usable()
+        self._ticks: tuple[int, int] | None = None
+        self._used: tuple[float, float] | None = None
 
+    # --- cores
 
-def _cache(folder: str) -> int:
-    """Return the page cache a cgroup is charged with: the kernel takes it back when it must."""
-    for line in _text(f"{folder}/memory.stat").splitlines():
-        name, _, value = line.partition(" ")
-        if name in ("inactive_file", "total_inactive_file"):
-            return int(value)
-    return 0
+    def _usable(self) -> tuple[frozenset[int], str]:
+        """Return the processors that this process may run on, and what confines it to them."""
+        found, source = self._affinity, "affinity"
+        for cpus, confined_by in self._cgroups.cpus():
+            # What has no processor in common with the affinity is not about this process.
+            if found & cpus and not found <= cpus:
+                found, source = found & cpus, confined_by
+        there = len(self._processors())
+        return found, source if not there or len(found) < there else _MACHINE
+
+    def cores(self) -> Bound:
+        """Return how many cores may be used, and what sets that."""
+        bounds = [Bound(float(len(self._cpus)), self._confined_by)]
+        bounds += [bound for bound, _ in self._cgroups.quotas()]
+        bounds += self._job.cores()
+        found = least(bounds)
+        assert found is not None
+        return Bound(max(0.01, float(found.amount)), found.source)
+
+    # --- memory
+
+    def _meminfo(self) -> dict[str, int]:
+        found = {}
+        for line in read_text(f"{self._root}/proc/meminfo").splitlines():
+            name, _, rest = line.partition(":")
+            fields = rest.split()
+            if fields and fields[0].isascii() and fields[0].isdigit():
+                found[name] = int(fields[0]) * (1024 if len(fields) > 1 else 1)
+        return found
+
+    def _memory_bounds(self) -> Iterator[Bound]:
+        yield from self._cgroups.memory()
+        yield from self._job.memory()
+        if self._job.limits_processes:
+            for name, amount in self._limits.items():
+                yield Bound(amount, name)
+
+    def memory(self) -> Bound | None:
+        """Return how many bytes of memory may be used, and what sets that."""
+        bounds = []
+        total = self._meminfo().get("MemTotal")
+        if total is not None:
+            bounds.append(Bound(total, _MACHINE))
+        return least((*bounds, *self._memory_bounds()))
+
+    def available(self) -> int:
+        """Return the bytes of memory that a new process could have without swapping."""
+        bounds = [float(self._meminfo().get("MemAvailable", 0))]
+        bounds += self._cgroups.memory_left()
+        bounds += [bound.amount for bound in self._memory_bounds()]
+        return int(min(bounds))
+
+    def memory_pressure(self) -> float:
+        """Return the share of the last 10 s that something waited for memory, or -1.
+
+        Where a cgroup limits us, what others on the machine wait for is not our concern.
+        """
+        path = self._cgroups.memory_pressure() or f"{self._root}/proc/pressure/memory"
+        for line in read_text(path).splitlines():
+            kind, _, rest = line.partition(" ")
+            if kind == "some" and rest.startswith("avg10="):
+                try:
+                    return float(rest[6:].partition(" ")[0]) / 100
+                except ValueError:
+                    return -1.0
+        return -1.0
+
+    # --- all of it
+
+    def capacity(self, folder: str, stated: Resources) -> Capacity:
+        """Return what this node has, with what was stated of it taken as said.
+
+        Args:
+            folder: Where scratch directories are.
+            stated: What the user said of the node.
+        """
+        cores, memory = self.cores(), self.memory()
+        found = Resources(
+            cores=cores.amount,
+            memory=None if memory is None else int(memory.amount),
+            disk=disk(folder),
+            gpus=0,
+        )
+        sources = {} if memory is None else {"memory": memory.source}
+        sources["cores"] = cores.source
+        for name in ("cores", "memory"):
+            if getattr(stated, name) is not None:
+                sources[name] = "stated"
+        return Capacity(stated.over(found), sources)
+
+    # --- load
+
+    def _processors(self) -> dict[int, list[int]]:
+        """Return the ticks of each processor of the machine, by kind (proc(5))."""
+        found = {}
+        for line in read_text(f"{self._root}/proc/stat").splitlines():
+            name, *fields = line.split()[:9] or [""]
+            number = name.removeprefix("cpu")
+            numbers = len(fields) >= 5 and all(field.isdecimal() for field in fields)
+            if name != number and number.isdecimal() and numbers:
+                found[int(number)] = [int(field) for field in fields]
+        return found
+
+    def cores_in_use(self) -> float:
+        """Return how many cores were in use, by anyone, since the last look.
+
+        Of the cores that `cores` counts: of the processors that we are confined to, or of
+        the quota that bounds us. The first look returns 0.
+        """
+        bounds = [*self._cgroups.quotas()]
+        bound, group = min(bounds, key=lambda each: each[0].amount, default=(None, None))
+        if bound is not None and group is not None and bound.amount < len(self._cpus):
+            used = self._quota_in_use(group)
+            if used is not None:
+                return used
+        return self._processors_in_use()
+
+    def _quota_in_use(self, group: Group) -> float | None:
+        now, used = time.monotonic(), self._cgroups.processor_time(group)
+        if used is None:
+            return None
+        before, self._used = self._used, (now, used)
+        if before is None or now <= before[0]:
+            return 0.0
+        return max(0.0, (used - before[1]) / (now - before[0]))
+
+    def _processors_in_use(self) -> float:
+        ours = [ticks for number, ticks in self._processors().items() if number in self._cpus]
+        total = sum(map(sum, ours))
+        idle = sum(ticks[3] + ticks[4] for ticks in ours)
+        before, self._ticks = self._ticks, (idle, total)
+        if before is None or total <= before[1]:
+            return 0.0
+        return max(0.0, (1 - (idle - before[0]) / (total - before[1])) * len(ours))
 
 
 def disk(folder: str) -> int | None:
@@ -143,43 +235,3 @@ def disk(folder: str) -> int | None:
     except OSError:
         return None
     return found.f_bavail * found.f_frsize
-
-
-def capacity(folder: str, stated: Resources) -> Resources:
-    """Return what this node has, with what was stated of it taken as said."""
-    return stated.over(Resources(cores=cores(), memory=memory(), disk=disk(folder), gpus=0))
-
-
-@dataclass(slots=True)
-class Load:
-    """How busy the node is, from one look to the next.
-
-    Attributes:
-        idle: Ticks that its cores were idle, when last looked at.
-        total: Ticks of its cores.
-    """
-
-    idle: int = 0
-    total: int = 0
-
-    def cores_in_use(self) -> float:
-        """Return how many cores were in use, by anyone, since the last look."""
-        first = _text("/proc/stat").partition("\n")[0].split()[1:9]
-        if len(first) < 5:
-            return 0.0
-        ticks = [int(value) for value in first]
-        idle, total = ticks[3] + ticks[4], sum(ticks)
-        passed, rested = total - self.total, idle - self.idle
-        self.idle, self.total = idle, total
-        if passed <= 0:
-            return 0.0
-        return max(0.0, (1 - rested / passed) * (os.cpu_count() or 1))
-
-
-def memory_pressure() -> float:
-    """Return the share of the last 10 s that something waited for memory, or -1."""
-    for line in _text("/proc/pressure/memory").splitlines():
-        kind, _, rest = line.partition(" ")
-        if kind == "some" and rest.startswith("avg10="):
-            return float(rest[6:].partition(" ")[0]) / 100
-    return -1.0

@@ -75,11 +75,12 @@ async def _measure(farm: afarm.Farm, opened: float) -> dict[str, str]:
         await quick.submit(nothing, b"")
         trips.append(time.monotonic() - began)
     [node] = farm.nodes
+    sources = {name: why for name, why in node.sources.items() if why != "the machine"}
     facts = {
         "reached in": f"{opened:.2f} s",
         "host key": "not needed" if node.kind != "ssh" else "known and unchanged",
         "Python": python,
-        "capacity": describe_resources(node.capacity),
+        "capacity": describe_resources(node.capacity, sources),
         "cache": node.cache or "none: the farm's own interpreter serves",
         "round trip": f"{statistics.median(trips) * 1e3:.2f} ms",
         "upload": f"{format_bytes(await _upload_rate(quick, nothing))}/s",

@@ -16,7 +16,8 @@ from afarm._agent.calls import Calls, Step
 from afarm._agent.outbox import Outbox
 from afarm._agent.output import LIVE, TAIL, Pipes
 from afarm._agent.scratch import Scratch, disk_usage, remove
-from afarm._monitor import limits, machine, proc
+from afarm._monitor import limits, proc
+from afarm._monitor.machine import Machine
 from afarm._monitor.meter import Meter
 from afarm._wire.frames import Fragment, FrameReader
 from afarm._wire.messages import TO_FARM, Isolation, Pong, Run, encode
@@ -321,14 +322,16 @@ def test_folders_are_removed_whatever_their_modes(tmp_path) -> None:
 
 def test_the_machine_has_what_the_kernel_says() -> None:
     psutil = pytest.importorskip("psutil")
-    memory = machine.memory()
+    here = Machine()
+    memory = here.memory()
     assert memory is not None
-    assert 1 << 28 < memory <= psutil.virtual_memory().total
-    assert 0 < machine.cores() <= psutil.cpu_count()
-    assert 0 < machine.available() <= psutil.virtual_memory().total
-    capacity = machine.capacity("/", Resources(cores=3.5))
+    assert 1 << 28 < memory.amount <= psutil.virtual_memory().total
+    assert 0 < here.cores().amount <= psutil.cpu_count()
+    assert 0 < here.available() <= psutil.virtual_memory().total
+    capacity, sources = here.capacity("/", Resources(cores=3.5))
     assert capacity.cores == 3.5
-    assert capacity.memory == memory
+    assert capacity.memory == memory.amount
+    assert sources == {"cores": "stated", "memory": memory.source}
 
 
 def test_status_of_a_process_agrees_with_psutil() -> None:
