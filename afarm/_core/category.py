@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ..resources import Seconds
@@ -24,7 +25,9 @@ _REUSE_AFTER = 4
 class Category:
     """Counts and wall times; what it needs of other resources is the sizer's to know."""
 
-    __slots__ = ("exhausted", "failed", "finished", "name", "queues", "reuse", "wall_time")
+    __slots__ = (
+        "exhausted", "failed", "finished", "name", "queues", "reuse", "telling", "wall_time",
+    )  # fmt: skip
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -33,6 +36,7 @@ class Category:
         self.exhausted = 0
         self.wall_time: Seconds | None = None  # expected; None before the first has finished
         self.reuse = False  # whether its calls are so short that processes are used again
+        self.telling: Hashable = None  # what the sizer told its calls apart by, when last asked
         # In the order they came to be, so that equal runs decide equally.
         self.queues: dict[Queue, None] = {}
 

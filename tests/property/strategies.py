@@ -32,6 +32,7 @@ requests = st.builds(
     Request,
     category=st.sampled_from(["resize", "train", "parse"]),
     stated=stated,
+    features=st.sampled_from([{}, {}, {"n": 1.0}, {"n": 30.0}, {"n": 30.0, "m": 2.0}, {"m": 50.0}]),
     environment=st.integers(1, 2),
     isolation=st.sampled_from(["fork", "reuse", "auto"]),
     retries=st.sampled_from([3, 3, 1, 0]),

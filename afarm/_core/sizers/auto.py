@@ -8,11 +8,7 @@ from collections.abc import Iterable, Mapping
 from ...resources import Resources, Usage
 from ..request import STATED_CORES
 from .base import make_room
-from .history import History, sample_of, samples_in
-
-# What a process may take on top without any change in what it does: an allocator's
-# arenas, a thread's stack.
-_SLACK = 8 << 20
+from .history import SLACK, History, sample_of, samples_in
 
 # Allocations come in steps of an eighth of a power of two, so that calls of one category
 # seldom differ in theirs: equal ones can take each other's place on a node.
@@ -76,7 +72,7 @@ class AutoSizer:
                 memory = None if size is None else int(min(size, largest.memory or size))
                 return Resources(cores=self._cores(history), memory=memory)
         else:
-            size += _SLACK
+            size += SLACK
         if running is not None and size is not None and running.memory > size:
             beyond = history.size_beyond(features, running.memory) if history is not None else None
             size = max(beyond or 0.0, 1.25 * running.memory)
@@ -86,12 +82,28 @@ class AutoSizer:
             disk=self._disk(history, largest.disk),
         )
 
-    def similar(self, features: Mapping[str, float]) -> tuple[tuple[str, int], ...]:
-        """Return each feature in steps of an eighth of an octave: 9 % do not tell calls apart."""
-        return tuple(
-            (name, round(_STEPS * math.log2(value)) if value > 0 else -(10**6))
-            for name, value in sorted(features.items())
-        )
+    def telling(self, category: str) -> str | None:
+        """Return the feature that the calls of a category are told apart by, if one is of use."""
+        history = self._known.get(category)
+        return None if history is None else history.feature
+
+    def similar(self, category: str, features: Mapping[str, float]) -> int | None:
+        """Return that feature in steps of an eighth of an octave: 9 % do not tell calls apart."""
+        history = self._known.get(category)
+        if history is None or history.feature is None:
+            return None
+        value = features.get(history.feature, 0.0)
+        return round(_STEPS * math.log2(value)) if value > 0 else None
+
+    def wants_features(self, category: str) -> bool:
+        """Tell whether it is worth finding out features of the next calls of a category."""
+        history = self._known.get(category)
+        return history is None or history.wants_features
+
+    def predicted_by(self, category: str) -> str | None:
+        """Return the feature that predictions follow from, if the model believed now uses one."""
+        history = self._known.get(category)
+        return None if history is None or not history.follows_feature else history.feature
 
     def observe(
         self, category: str, features: Mapping[str, float], usage: Usage, *, exhausted: bool

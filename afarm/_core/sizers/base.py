@@ -22,8 +22,12 @@ class Sizer(Protocol):
     A sizer that ignores features says so with an attribute ``uses_features = False``:
     then all invocations of a category wait in one queue, whatever their arguments are. One
     that need not tell close values apart says which are close with a method
-    ``similar(features)``, which returns something hashable: calls for which it is equal wait in
-    one queue, and are sized for the features of one of them.
+    ``similar(category, features)``, which returns something hashable, ``None`` without features:
+    calls for which it is equal wait in one queue, and are sized for the features of one of them.
+    Where the answer depends on what was learned, ``telling(category)`` returns what of it, mostly
+    the name of a feature: when that changes, those who wait are put into queues anew. Where
+    features are of no use any more it says so with ``wants_features(category)``, asked for each
+    call, and with ``predicted_by(category)`` which one its predictions follow from, for people.
     """
 
     def allocate(
@@ -73,6 +77,15 @@ class Remembering(Protocol):
             trust: 1 where the functions' code is what it was; less where it has changed,
                 so that what was learned counts as so much less evidence.
         """
+
+
+def features_wanted(sizer: Sizer) -> Callable[[str], bool]:
+    """Return what tells whether features of a category's next call are worth finding out."""
+    wants: Callable[[str], bool] | None = getattr(sizer, "wants_features", None)
+    if wants is not None:
+        return wants
+    used = bool(getattr(sizer, "uses_features", True))
+    return lambda category: used
 
 
 def make_room(name: str, *known: dict[str, Any]) -> None:

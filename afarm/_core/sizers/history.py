@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ...resources import Usage
 from .cost import Choice, Judged, choose
-from .models import MODELS, Median, Model
+from .models import FEATURELESS, MODELS, Median, Model
 
 # Calls that models and margins are judged by, and samples kept for a feature that turns out
 # to tell more than the one before.
@@ -36,8 +36,15 @@ _VERY_SHORT = 0.01
 _ENOUGH = 200
 _ONE_IN = 8
 
+# Calls after which features are looked at again where none has told anything.
+_LOOK_AGAIN = 16
+
 # Samples after which models are compared again, at the latest: it takes 0.3 ms.
 _MOST_UNCHOSEN = 16
+
+# What a process may take on top without any change in what it does: an allocator's arenas, a
+# thread's stack (bytes).
+SLACK = 8 << 20
 
 # Weights of the running means of cores and disk.
 _WEIGHT = 1 / 16
@@ -94,6 +101,7 @@ class History:
         cores: Cores that a call keeps busy, on average.
         disk: Bytes that a call leaves in its directory at most, fading.
         choice: Which model is believed, and how far above what it says.
+        feature: The name of the one that tells the most, if one does.
     """
 
     def __init__(self, *, elastic: bool) -> None:
@@ -108,7 +116,7 @@ class History:
         self._judged: deque[Judged] = deque(maxlen=_JUDGED)
         self._kept: deque[Sample] = deque(maxlen=_KEPT)
         self._correlations: dict[str, _Correlation] = {}
-        self._feature: str | None = None
+        self.feature: str | None = None
         self._learned = 0
         self._choose_at = 1
         self._granted: float | None = None  # to a call without features
@@ -118,19 +126,37 @@ class History:
     def has_seen_enough(self, usage: Usage, features: Mapping[str, float]) -> bool:
         """Tell whether a call says nothing new; counts it.
 
-        Of very short calls without features, of which hundreds have been seen, seven in eight are
-        not learned from unless they needed more than is granted: learning from one takes 20 us.
+        Of very short calls, of which hundreds have been seen, seven in eight are not learned
+        from unless they needed more than is granted: learning from one takes 20 us.
         """
         if (
-            features
-            or usage.wall_time > _VERY_SHORT
+            usage.wall_time > _VERY_SHORT
             or self.count < _ENOUGH
             or self.count % _ONE_IN == 0
-            or usage.memory > (self._granted or 0.0)
+            or usage.memory > self._would_grant(features)
         ):
             return False
         self.count += 1
         return True
+
+    def _would_grant(self, features: Mapping[str, float]) -> float:
+        if self.feature is None or not features:
+            return self._granted or 0.0
+        return self.size(features) or 0.0
+
+    @property
+    def wants_features(self) -> bool:
+        """Whether it is worth finding out features of the next calls.
+
+        Where none of them has told anything about hundreds of calls, one call in some is looked
+        at: that may change.
+        """
+        return self.feature is not None or self.count < _ENOUGH or self.count % _LOOK_AGAIN == 0
+
+    @property
+    def follows_feature(self) -> bool:
+        """Whether the model that is believed looks at the feature."""
+        return self.choice.model >= FEATURELESS
 
     def learn(self, sample: Sample) -> None:
         """Take what a finished call used."""
@@ -189,10 +215,10 @@ class History:
         if not explained:
             return
         best = max(explained, key=lambda name: explained[name])
-        now = explained.get(self._feature, 0.0) if self._feature is not None else _EXPLAINS
-        if best == self._feature or explained[best] < _CLEARLY * now:
+        now = explained.get(self.feature, 0.0) if self.feature is not None else _EXPLAINS
+        if best == self.feature or explained[best] < _CLEARLY * now or not self._differ():
             return
-        self._feature = best
+        self.feature = best
         kept, judged = list(self._kept), self._judged
         self._models = [make() for make in MODELS]
         judged.clear()
@@ -207,8 +233,13 @@ class History:
     # --- predicting
 
     def _x(self, features: Mapping[str, float]) -> float | None:
-        value = features.get(self._feature, 0.0) if self._feature is not None else 0.0
+        value = features.get(self.feature, 0.0) if self.feature is not None else 0.0
         return math.log(value) if value > 0 else None
+
+    def _differ(self) -> bool:
+        """Tell whether calls differ by so much that it matters which is which."""
+        needs = [sample.memory for sample in self._kept]
+        return max(needs) - min(needs) > SLACK
 
     @property
     def wall_time(self) -> float | None:
@@ -227,7 +258,7 @@ class History:
         if y is None:
             return None
         size = math.exp(min(y + self.choice.margin, 60.0))
-        if not features:
+        if self.feature is None or not features:
             self._granted = size
         return size
 

@@ -147,3 +147,6 @@ class Nearest:
 
 
 MODELS: tuple[Callable[[], Model], ...] = (Median, recent, power_law, linear, Nearest)
+
+# So many of them, the first ones, do not look at the feature.
+FEATURELESS = 2
