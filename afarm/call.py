@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +163,7 @@ class Target:
         code: A digest of the function's code; empty where no record is kept.
         told: What the user stated, in words; empty where no record is kept.
         environment: A digest of the software, once a call was looked for in a record.
+        parameters: The names of the function's positional parameters.
     """
 
     function: Callable[[], Callable[..., Any] | None]
@@ -175,6 +176,7 @@ class Target:
     added: Added = NOTHING_ADDED
     told: str = ""
     environment: str = ""
+    parameters: tuple[str, ...] = ()
     request: Request | None = None
     software: Software | None = None
 
@@ -199,15 +201,20 @@ class Call:
         error: What is to be raised instead of what the end itself says.
         stream: Its items, if it is a stream.
         memo: Whether it was made before, if that is asked.
+        features: What its arguments tell of its needs, if the sizer wants to know.
+        awaited: What the sizes of earlier results among its arguments are called as features,
+            and their places among its arguments' invocations.
     """
 
     __slots__ = (
         "arguments",
         "attempt",
         "attempts",
+        "awaited",
         "ended",
         "entered",
         "error",
+        "features",
         "function",
         "future",
         "id",
@@ -243,6 +250,8 @@ class Call:
         self.error: BaseException | None = None
         self.stream: StreamState | None = None
         self.memo: Question | None = None
+        self.features: Mapping[str, float] | None = None
+        self.awaited: tuple[tuple[str, int], ...] = ()
 
     @property
     def category(self) -> str:
@@ -253,6 +262,12 @@ class Call:
     def stated(self) -> Resources:
         """What the user stated of its needs."""
         return self.target.proto.stated
+
+    def take_sizes(self) -> None:
+        """Count among its features how large the earlier results are that it was given."""
+        if self.awaited and self.passed:
+            sizes = {name: float(self.passed[place].size) for name, place in self.awaited}
+            self.features = {**(self.features or {}), **sizes}
 
     def begin(self, attempt: int, node: str, allocation: Resources) -> None:
         """Note that an attempt was given to a node."""

@@ -185,6 +185,7 @@ class Executor(concurrent.futures.Executor):
         try:
             # Here and not on the farm's loop: the caller may change them afterwards.
             arguments = dump_arguments(args, kwargs)
+            features = farm._features(fn, args, kwargs)
         except SerializationError as exc:
             future.set_exception(exc)
             return future
@@ -192,7 +193,9 @@ class Executor(concurrent.futures.Executor):
             if self._shut:
                 raise RuntimeError("this executor was shut down: make a new one")
             self._futures.add(future)
-            self._loop.call_soon_threadsafe(_submit, farm, future, fn, arguments)
+            self._loop.call_soon_threadsafe(
+                _submit, farm, future, fn, arguments, features
+            )  # fmt: skip
         future.add_done_callback(self._futures.discard)
         return future
 
@@ -257,13 +260,17 @@ class ExecutorView(concurrent.futures.Executor):
 
 
 def _submit(
-    farm: Farm, future: CallFuture[Any], fn: Callable[..., Any], arguments: Arguments
+    farm: Farm,
+    future: CallFuture[Any],
+    fn: Callable[..., Any],
+    arguments: Arguments,
+    features: Mapping[str, float] | None,
 ) -> None:
     """Make a call; on the farm's loop."""
     if future.cancelled():
         return
     try:
-        _, invocation = farm._submit(fn, (), {}, arguments=arguments)
+        _, invocation = farm._submit(fn, (), {}, arguments=arguments, features=features)
     except Exception as exc:
         future.set_exception(exc)
     else:

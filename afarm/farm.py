@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from . import explanation, views
 from . import sizing as sizers
 from ._core.request import Request
+from ._core.sizers.base import features_wanted
 from .call import IN_THREAD, Call, StreamState, Target
 from .display import Display
 from .errors import FarmError, NodeError, NoNodesError, SerializationError
@@ -25,7 +26,14 @@ from .iteration import STREAM_AHEAD, Stream
 from .iteration import Mapping as MapInProgress
 from .laid import Files, LaidFiles
 from .options import CallOptions, check_isolation, check_options, check_retries
-from .payload import Arguments, category_of, dump_arguments
+from .payload import (
+    Arguments,
+    category_of,
+    dump_arguments,
+    features_of,
+    parameters,
+    sizes_of_results,
+)
 from .payload.arguments import NO_NEEDS, dump
 from .payload.content import code_digest
 from .payload.needs import Need
@@ -61,6 +69,7 @@ class _Life:
     ) -> None:
         self.nodes = nodes
         self.sizer = sizer
+        self.wants_features = features_wanted(sizer)
         self.recording: Recording | None = None
         if record is not None:
             # Who keeps no record need not wait for a database to be imported.
@@ -299,6 +308,7 @@ class Farm:
         kwargs: Mapping[str, Any],
         *,
         arguments: Arguments | None = None,
+        features: Mapping[str, float] | None = None,
         stream: bool = False,
     ) -> tuple[Call, Invocation[Any]]:
         scheduler = self._scheduler()
@@ -327,6 +337,14 @@ class Farm:
             scheduler.refuse(call, exc)
             return call, invocation
         call = Call(next(scheduler.numbers), target, pickled, arguments)
+        if called is not None and self._wants_features(target.category, *called):
+            call.features = features_of(target.parameters, args, kwargs)
+            if arguments.invocations:
+                call.awaited = sizes_of_results(
+                    target.parameters, args, kwargs, arguments.invocations
+                )
+        else:
+            call.features = features
         if stream:
             call.stream = StreamState()
         elif self._options.memo:
@@ -334,6 +352,25 @@ class Farm:
         invocation = Invocation(call, scheduler)
         scheduler.submit(call)
         return call, invocation
+
+    def _wants_features(
+        self, category: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> bool:
+        """Return whether what the arguments tell is of use: where memory is stated it is not."""
+        return (
+            bool(args or kwargs)
+            and self._options.stated.memory is None
+            and self._life.wants_features(category)
+        )
+
+    def _features(
+        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Mapping[str, float] | None:
+        """Return what the arguments of a call tell, if that is of use; from any thread."""
+        category = self._options.category or category_of(fn)
+        if not self._wants_features(category, args, kwargs):
+            return None
+        return features_of(parameters(fn), args, kwargs)
 
     def _look_at_files(self, scheduler: Scheduler) -> FarmError | None:
         """Note what the files of this view are now; return what is wrong with one."""
@@ -423,6 +460,7 @@ class Farm:
             added=options.added.also(Added(carried=carried)),
             code=code,
             told=told,
+            parameters=parameters(fn),
         )
         if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):
             self._targets[key] = target

@@ -159,6 +159,9 @@ class Ref(Passed, Generic[T]):
     def _needs(self) -> frozenset[Need]:
         return self.packed.needs
 
+    def _known_size(self) -> int:
+        return self.packed.size
+
     def pieces(self) -> Sequence[Buffer]:
         """Return what is sent: the pickle and its buffers, as one blob that describes itself."""
         return join(self.packed.parts())

@@ -97,6 +97,8 @@ class Scheduler:
     def _enter(self, call: Call, request: event.Request) -> None:
         call.entered = True
         call.state = "waiting"
+        if call.features:
+            request = request.with_features(call.features)
         self._turns.post(event.Submit(call.id, request, self._turns.now()))
 
     async def _prepare(self, call: Call) -> None:
@@ -109,6 +111,7 @@ class Scheduler:
                 request = await self.staging.analyze(call.target, ship=ship)
             call.state = "waiting"
             await take_arguments(call)
+            call.take_sizes()
             if call.memo is not None and await self._recall(call):
                 return
         except asyncio.CancelledError:

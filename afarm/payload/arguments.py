@@ -49,6 +49,10 @@ class Passed:
         """Return what a node must have to unpickle the value."""
         return NO_NEEDS
 
+    def _known_size(self) -> int | None:
+        """Return the bytes of the value's pickle, if it is there already."""
+        return None
+
 
 @dataclass(slots=True)
 class Packed:
