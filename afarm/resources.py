@@ -12,7 +12,8 @@ import math
 import re
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
-from typing import NewType
+from enum import IntFlag
+from typing import NamedTuple, NewType
 
 Bytes = NewType("Bytes", int)
 Seconds = NewType("Seconds", float)
@@ -112,31 +113,95 @@ def astuple(resources: Resources) -> tuple[float | None, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """What one attempt used, as it was measured on its node.
+class Source(IntFlag):
+    """Where the figures of a `Usage` come from, and what could not be had for them."""
+
+    PROCESS = 1
+    WATCH = 2
+    TREE = 4
+    TRACE = 8
+    NO_MARK = 1 << 8
+    NO_COUNTERS = 1 << 9
+    CUT_SHORT = 1 << 10
+    UNTRACED = 1 << 11
+
+
+_SOURCES = {
+    Source.PROCESS: "the kernel's marks of the process",
+    Source.WATCH: "looks from outside",
+    Source.TREE: "looks at its descendants",
+    Source.TRACE: "the kernel's marks of each descendant, read at its end",
+}
+
+_FAULTS = {
+    Source.NO_MARK: "the high-water mark of memory could not be read or reset: memory was sampled",
+    Source.NO_COUNTERS: "the counters of bytes read and written could not be read",
+    Source.CUT_SHORT: "the process died before it had measured itself: figures of the last look",
+    Source.UNTRACED: (
+        "processes came and went between two looks: of them only the largest mark is known"
+    ),
+}
+
+
+class Moment(NamedTuple):
+    """One point of a usage's curve.
 
     Attributes:
-        wall_time: Seconds from the call of the function to its return, monotonic clock.
-        cpu_user: Seconds of CPU in user mode, of the process and of every descendant
-            that was waited for (``getrusage``).
+        time: Seconds since the invocation began.
+        memory: Bytes that its tree surely had, as `Usage.memory_low` counts them.
+        cpu_time: Seconds of CPU it had used by then.
+        processes: Processes alive.
+    """
+
+    time: float
+    memory: int
+    cpu_time: float
+    processes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one attempt used, as it was measured on its node; whole process tree.
+
+    "Looks" are readings from outside, every 50 ms, every 5 ms near a limit or under fast
+    growth, every 15 ms while there are child processes. Each says exactly how it came about:
+    `monitor` and `faults`. On a platform other than Linux psutil's readings stand for those of
+    ``/proc``, and every peak is a sample.
+
+    Attributes:
+        wall_time: Seconds from the call of the function to its return; monotonic clock, exact.
+        cpu_user: Seconds of CPU in user mode: of the process and of every descendant that was
+            waited for (``getrusage``, microseconds), of others as seen by looks
+            (``/proc/PID/stat``, 10 ms).
         cpu_system: Seconds of CPU in the kernel, counted in the same way.
         memory: Peak bytes the invocation itself took: anonymous and shared memory of
-            its process tree, without its template's pages. Where nothing exact is to
-            be had it is the upper end of a bracket whose lower end is `memory_low`.
-        memory_low: The lower end of that bracket; equal to `memory` where it is exact.
+            its process tree, without its template's pages and without mapped files. Where
+            nothing exact is to be had it is the upper end of a bracket whose lower end is
+            `memory_low`: for one process (``VmHWM``, reset before the invocation) the two are
+            apart by what it can have rewritten of inherited pages and by files that were
+            mapped around the time of its peak; for several, by what rose and fell between
+            two looks.
+        memory_low: The lower end of that bracket; equal to `memory` where it is exact. What a
+            stated limit is compared with.
         memory_resident: The high-water mark of resident memory as the kernel keeps it
-            (``VmHWM``, reset before the invocation); over several processes alive at
-            once, the largest sum that was seen.
-        disk: Peak bytes in the scratch directory, as far as it was looked at; the last
-            look is when the invocation has ended.
-        read_bytes: Bytes read from storage (``/proc/PID/io``).
-        write_bytes: Bytes written towards storage (``/proc/PID/io``).
-        processes: Most processes alive at once that were seen.
-        threads: Most threads alive at once that were seen.
+            (``VmHWM``), mapped files and inherited pages included: exact for one process; over
+            several alive at once, the largest sum that was seen.
+        disk: Peak bytes in the scratch directory (blocks on the disk), as far as it was looked
+            at: every half second where it is limited, every five else, and at the end.
+        read_bytes: Bytes read from storage, of the process and of every descendant that was
+            waited for (``/proc/PID/io``); what the page cache had is not among them.
+        write_bytes: Bytes written towards storage (``/proc/PID/io``), counted when the pages
+            become dirty.
+        processes: Most processes alive at once that were seen; 2 at least where any was started.
+        threads: Most threads alive at once that were seen, of all its processes.
+        cores_peak: Most cores in use over one second, or over the whole call if that is
+            shorter, as seen by looks every quarter of a second.
+        sources: Where these figures come from; `monitor` and `faults` say it in words.
         start: When it started, seconds since the epoch (UTC) by the node's clock.
         exit: Exit code, or minus the number of the signal that ended the process;
             ``None`` for a process that serves on after the invocation.
+        curve: How memory, CPU and processes went over time, at most 64 points whatever the
+            duration; empty for invocations of less than a second that ended well.
     """
 
     wall_time: float = 0.0
@@ -150,8 +215,11 @@ class Usage:
     write_bytes: int = 0
     processes: int = 1
     threads: int = 1
+    cores_peak: float = 0.0
+    sources: int = 0
     start: float = 0.0
     exit: int | None = None
+    curve: tuple[Moment, ...] = ()
 
     @property
     def cpu_time(self) -> float:
@@ -167,6 +235,16 @@ class Usage:
     def started_at(self) -> datetime:
         """When it started, in UTC, by the node's clock."""
         return datetime.fromtimestamp(self.start, UTC)
+
+    @property
+    def monitor(self) -> str:
+        """Where the figures come from, in words; empty where nothing was measured."""
+        return "; ".join(text for source, text in _SOURCES.items() if source & self.sources)
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What the monitor could not measure as it should have; mostly nothing."""
+        return tuple(text for source, text in _FAULTS.items() if source & self.sources)
 
 
 RESOURCE_NAMES = tuple(field.name for field in fields(Resources))

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .._monitor.limits import exceeded, most
+from .._monitor.limits import exceeded, together
 from .._wire.frames import Frame, pack_header
 from .._wire.messages import (
     Ended,
@@ -440,7 +440,7 @@ class Dispatcher:
         if attempt is None or attempt.sequence != message.sequence:
             return
         worker.settling = None
-        self._conclude(worker, attempt, message.usage, message.tail)
+        self._conclude(worker, attempt, message.usage, message.orphans, message.tail)
         self._replay(worker)
         self.pool.resume(worker)
 
@@ -471,8 +471,8 @@ class Dispatcher:
                 worker.deferred.clear()
                 self._answer_crash(worker, attempt, gone)
             else:
-                seen = gone.usage if last else Usage()
-                self._conclude(worker, attempt, seen, gone.tail, gone if last else None)
+                seen, orphans = (gone.usage, gone.orphans) if last else (Usage(), 0.0)
+                self._conclude(worker, attempt, seen, orphans, gone.tail, gone if last else None)
             self._replay(worker)
         self._take_over(worker, gone)
 
@@ -516,6 +516,7 @@ class Dispatcher:
         worker: Worker,
         attempt: Attempt,
         seen: Usage,
+        orphans: float,
         tail: bytes,
         gone: internal.WorkerGone | None = None,
     ) -> None:
@@ -525,13 +526,13 @@ class Dispatcher:
             worker: Who ran it.
             attempt: The attempt.
             seen: The supervisor's view.
+            orphans: Seconds of CPU of processes that it did not wait for.
             tail: The end of its output.
             gone: How the worker ended, if it has.
         """
         ended = attempt.ended
-        usage = most(seen, ended.usage)
-        certain = max(ended.usage.memory_low, seen.memory)
-        breach = exceeded(attempt.limits, usage, certain_memory=certain)
+        usage = together(ended.usage, seen, orphans)
+        breach = exceeded(attempt.limits, usage, certain_memory=usage.memory_low)
         resource = gone.resource if gone is not None else ""
         if not resource and breach is not None:
             resource = breach.resource

@@ -134,6 +134,7 @@ class Settled(Message):
 
     worker: int
     sequence: int
+    orphans: float  # seconds of CPU of its processes that it did not wait for
     usage: Usage
     tail: bytes
 
@@ -148,6 +149,7 @@ class WorkerGone(Message):
     worker: int
     sequence: int  # of the last call it began; 0: none
     exit: int
+    orphans: float  # as in `Settled`
     usage: Usage
     resource: str
     tail: bytes

@@ -11,7 +11,7 @@ import mmap
 import os
 import tempfile
 
-SIZE = 4096
+SIZE = 8192
 
 # A supervisor has a few workers at a time: one that runs, one that hands over a large
 # result, and a spare. A slot is used again after this many workers.
@@ -25,8 +25,17 @@ ENDED = 2  # number of the last call whose function is over
 RESIDENT = 3  # bytes resident when the present call began
 PROCESSOR = 4  # nanoseconds of processor time it had used by then, with its children's
 CLEAN = 5  # number of the last call that left no process and no thread
+ANONYMOUS = 6  # of the resident bytes, those that no file is behind
+SPAWNING = 7  # number of the last call that was about to start a process
+TRACE = 10  # number of the last call whose processes are to be traced
 # Written by the supervisor.
-SETTLED = 6  # number of the last call that has started processes, and after which it has looked
+SETTLED = 11  # number of the last call that has started processes, and after which it has looked
+TRACED = 12  # number of the last call whose processes are traced, or cannot be
+WATCHED = 13  # number of the call that the four next are about; 0 while they change
+HIGH_WATER = 14  # bytes: the highest mark that was seen
+FILE_LOW = 15  # bytes of mapped files when it was reached: at least
+FILE_HIGH = 16  # and at most
+FILE_LAST = 17  # bytes of mapped files at the last look
 # Written by the agent.
 WITHDRAWN_FROM = 8  # calls from this number
 WITHDRAWN_TO = 9  # up to this one must not begin; 0: none

@@ -395,7 +395,7 @@ class Pool:
         for worker in list(slot.workers.values()):
             # What they started was swept.
             begun = int(worker.words[page.BEGUN])
-            self._bury(worker, internal.WorkerGone(worker.number, begun, -9, Usage(), "", b""))
+            self._bury(worker, internal.WorkerGone(worker.number, begun, -9, 0.0, Usage(), "", b""))
         self._loop.forget(slot.channel.sock.fileno())
         slot.channel.close()
         idle = self._idle.get(slot.template.key, [])

@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import stat
+import time
 
 
 class Scratch:
@@ -80,33 +81,60 @@ def has_precise_times(folder: str, rounds: int = 10) -> bool:
     return len(times) == 2 * rounds
 
 
-def disk_usage(path: str, most: int = 1_000_000) -> int:
-    """Return the bytes that lie below a folder, as blocks on the disk.
+class DiskWalk:
+    """A walk through a folder that can be interrupted: it adds up blocks on the disk.
 
     Hard links count once; what disappears meanwhile does not count. At most ``most``
     entries are looked at.
+
+    Attributes:
+        total: Bytes found so far.
+        spent: Seconds that the walk has taken so far.
     """
-    total = 0
-    seen: set[tuple[int, int]] = set()
-    pending = [path]
-    while pending and most > 0:
+
+    def __init__(self, path: str, most: int = 1_000_000) -> None:
+        self._pending = [path]
+        self._most = most
+        self._seen: set[tuple[int, int]] = set()
+        self.total = 0
+        self.spent = 0.0
+
+    def go_on(self, budget: float) -> bool:
+        """Walk for so many seconds, or for one folder more; return whether it is at its end."""
+        began = time.monotonic()
+        until = began + budget
+        while self._pending and self._most > 0:
+            self._add(self._pending.pop())
+            if time.monotonic() >= until:
+                break
+        self.spent += time.monotonic() - began
+        return not self._pending or self._most <= 0
+
+    def _add(self, folder: str) -> None:
         try:
-            entries = os.scandir(pending.pop())
+            entries = os.scandir(folder)
         except OSError:
-            continue
+            return
         with entries:
             for entry in entries:
-                most -= 1
+                self._most -= 1
                 with contextlib.suppress(OSError):
                     found = entry.stat(follow_symlinks=False)
                     if stat.S_ISDIR(found.st_mode):
-                        pending.append(entry.path)
-                    elif found.st_nlink > 1:
-                        if (found.st_dev, found.st_ino) in seen:
+                        self._pending.append(entry.path)
+                        continue
+                    if found.st_nlink > 1:
+                        if (found.st_dev, found.st_ino) in self._seen:
                             continue
-                        seen.add((found.st_dev, found.st_ino))
-                    total += found.st_blocks * 512 if not stat.S_ISDIR(found.st_mode) else 0
-    return total
+                        self._seen.add((found.st_dev, found.st_ino))
+                    self.total += found.st_blocks * 512
+
+
+def disk_usage(path: str) -> int:
+    """Return the bytes that lie below a folder, as blocks on the disk; see `DiskWalk`."""
+    walk = DiskWalk(path)
+    walk.go_on(float("inf"))
+    return walk.total
 
 
 def removed_empty(path: str) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import select
 import signal
 import socket
@@ -59,6 +60,7 @@ class _Forked:
     resource: str = ""  # what it went over, once it did
     exit: int | None = None
     usage: Usage = field(default_factory=Usage)
+    orphans: float = 0.0  # seconds of CPU of processes of its call that ended as ours
 
     @property
     def clean(self) -> bool:
@@ -208,13 +210,13 @@ class Supervisor:
         if message.leaving and self._spare() is None:
             self._fork_worker()
         if worker.watch is not None:
-            worker.watch.look(time.monotonic())
-            usage = worker.watch.take_peaks()
+            usage = worker.watch.look_last()
         worker.pipes.read_all()
         tail = worker.pipes.finish(message.sequence)
         if not worker.pipes.waiting:
             worker.printed_at = 0.0
-        self._send(internal.Settled(worker.number, message.sequence, usage, tail))
+        self._send(internal.Settled(worker.number, message.sequence, worker.orphans, usage, tail))
+        worker.orphans = 0.0
 
     def _dispose(self, number: int) -> None:
         worker = self._workers.get(number)
@@ -298,6 +300,8 @@ class Supervisor:
                     memory_resident=used.ru_maxrss << 10,
                 )
                 gone.append(worker)
+            elif worker is None:
+                self._count_orphan(used)
         for worker in gone:
             self._bury(worker)
 
@@ -309,6 +313,7 @@ class Supervisor:
         watch = worker.watch
         if watch is not None:
             usage = most(usage, watch.take_peaks())
+            watch.close()
             if not worker.resource and worker.exit == -signal.SIGKILL and self._oom_killed():
                 worker.resource = "memory"
         worker.pipes.read_all()
@@ -326,8 +331,8 @@ class Supervisor:
         del self._workers[worker.number]
         self._send(
             internal.WorkerGone(
-                worker.number, int(worker.slot[BEGUN]), worker.exit or 0, usage, worker.resource,
-                tail,
+                worker.number, int(worker.slot[BEGUN]), worker.exit or 0, worker.orphans, usage,
+                worker.resource, tail,
             )
         )  # fmt: skip
         if self._spare() is None and not self._ending:
@@ -357,7 +362,17 @@ class Supervisor:
         workers = {w.pid for w in self._workers.values() if w.exit is None}
         for pid in self._tree.children() - workers:
             with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+                waited_for, _, used = os.wait4(pid, os.WNOHANG)
+                if waited_for:
+                    self._count_orphan(used)
+
+    def _count_orphan(self, used: resource.struct_rusage) -> None:
+        """Count what an orphan used towards the call that runs, or ran last, in this slot."""
+        watched = [w for w in self._workers.values() if w.watch is not None]
+        if watched:
+            # A worker that only hands over its result had its orphans counted when it began to.
+            last = max(watched, key=lambda worker: worker.number)
+            last.orphans += used.ru_utime + used.ru_stime
 
     def _kill(self, worker: _Forked) -> None:
         """Kill a worker and its tree. It is buried when it has been waited for."""

@@ -3,14 +3,36 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from dataclasses import replace
 
-from .._monitor.limits import DISK_LIMITED, DISK_UNLIMITED, SLOW, most, pause
-from .._monitor.proc import private_memory, read_io, read_stat, read_status
+from .._monitor.curve import Curve
+from .._monitor.limits import (
+    DISK_EVERY,
+    DISK_SHARE,
+    SLOW,
+    WITH_CHILDREN,
+    most,
+    pause,
+)
 from .._monitor.tree import ProcessTree
-from ..resources import Resources, Usage
-from .page import BEGUN, ENDED, PROCESSOR, RESIDENT, STARTED
-from .scratch import disk_usage
+from .._monitor.tree_watch import Baseline, Times, TreeWatch
+from ..resources import Moment, Resources, Source, Usage
+from .page import (
+    ANONYMOUS,
+    BEGUN,
+    ENDED,
+    FILE_HIGH,
+    FILE_LAST,
+    FILE_LOW,
+    HIGH_WATER,
+    PROCESSOR,
+    RESIDENT,
+    SPAWNING,
+    STARTED,
+    WATCHED,
+)
+from .scratch import DiskWalk
 
 # A worker that has had nothing to do for so long is not looked at any more until the
 # agent says that it gives it something.
@@ -23,6 +45,14 @@ _TELL_EVERY = 1.0
 # And so often of one that uses more than was expected, until the farm expects more of it; the
 # first time at once.
 _TELL_OUTGROWN = 0.1
+
+# How often CPU time and input and output are read, and over how long `Usage.cores_peak` is.
+_TIMES_EVERY = 0.25
+_PEAK_OVER = 1.0
+
+# A walk through the scratch directory goes on for so long in each look, so that limits are
+# looked at meanwhile.
+_WALK = 0.002
 
 _NEVER = float("inf")
 
@@ -38,23 +68,16 @@ class CallWatch:
     """
 
     def __init__(self, pid: int, slot: memoryview, folder: str, tree: ProcessTree) -> None:
-        self._pid = pid
         self._slot = slot
         self._folder = folder
-        self._tree = tree
+        self._seen = TreeWatch(pid, tree)
         self.limits = Resources()
         self._expected = 0
         self._paced_by = self.limits  # how often to look: more often near these
         self.sequence = 0
         self.due = _NEVER
-        self.certain_memory = 0
-        self._peaks = Usage(processes=0, threads=0)
-        self._looked = 0.0
         self._active = 0.0
-        self._disk_due = 0.0
-        self._disk_due_first = 0.0
-        self._told = 0.0
-        self._disk = 0
+        self._next_call(0, 0.0)
 
     def begin(self, limits: Resources, expected: int, now: float) -> None:
         """Note that the worker is about to begin calls, or that these apply to it from now on.
@@ -72,6 +95,28 @@ class CallWatch:
         self._looked = now
         self.due = min(self.due, now + pause(self._paced_by, 0.0, 0, 0, 0.0))
 
+    def _next_call(self, begun: int, now: float) -> None:
+        slot = self._slot
+        self.sequence = begun
+        slot[WATCHED] = 0
+        self._seen.begin(Baseline(int(slot[RESIDENT]), int(slot[ANONYMOUS])))
+        self._peaks = Usage(processes=0, threads=0)
+        self.curve = Curve()
+        self._times = Times(0.0, 0.0, 0, 0)
+        self._times_due = now + _TIMES_EVERY
+        self._processor: deque[tuple[float, float]] = deque([(0.0, 0.0)])
+        self._cores_peak = 0.0
+        self._walk: DiskWalk | None = None
+        self._disk_due = now + DISK_EVERY
+        self._disk = 0
+        self._told = now + _TOLD_AFTER - _TELL_EVERY
+        self._looked = now
+
+    @property
+    def certain_memory(self) -> int:
+        """Bytes that the present call surely had at its peak so far."""
+        return self._seen.memory.low
+
     def look(self, now: float) -> Usage | None:
         """Return what the present call uses, as peaks so far; ``None`` if none runs.
 
@@ -86,23 +131,68 @@ class CallWatch:
         self._active = now
         started = int(self._slot[STARTED])
         elapsed = max(0.0, (time.monotonic_ns() - started) * 1e-9) if started else 0.0
-        before = self.certain_memory
-        usage = self._measure(elapsed, now)
-        self._peaks = most(self._peaks, usage)
-        self.due = now + pause(
-            self._paced_by, elapsed, self.certain_memory, self.certain_memory - before,
+        seen = self._seen
+        before = seen.growing
+        if seen.look():
+            self._tell_worker()
+            self._look_further(elapsed, now)
+        self._peaks = most(self._peaks, self._usage(elapsed))
+        moment = Moment(elapsed, seen.growing, sum(self._times[:2]), seen.processes)
+        self.curve.add(moment)
+        wait = pause(
+            self._paced_by, elapsed, max(seen.growing, 0), seen.growing - before,
             now - self._looked,
         )  # fmt: skip
+        starting = int(self._slot[SPAWNING]) == begun
+        self.due = now + (min(wait, WITH_CHILDREN) if seen.has_children or starting else wait)
         self._looked = now
         return self._peaks
 
-    def _next_call(self, begun: int, now: float) -> None:
-        self.sequence = begun
-        self.certain_memory = 0
-        self._peaks = Usage(processes=0, threads=0)
-        self._disk_due = now + (DISK_LIMITED if self.limits.disk is not None else DISK_UNLIMITED)
-        self._told = now + _TOLD_AFTER - _TELL_EVERY
-        self._disk = 0
+    def look_last(self) -> Usage:
+        """Look once more, at everything; return the peaks of the present call."""
+        now = time.monotonic()
+        self._times_due = now
+        self.look(now)
+        return self._peaks
+
+    def _tell_worker(self) -> None:
+        """Let the worker know what it cannot see at its end: see `page`."""
+        slot, seen = self._slot, self._seen
+        slot[WATCHED] = 0
+        slot[HIGH_WATER] = seen.high_water
+        slot[FILE_LOW] = seen.mapped_low
+        slot[FILE_HIGH] = seen.mapped_high
+        slot[FILE_LAST] = seen.mapped
+        slot[WATCHED] = self.sequence
+
+    def _look_further(self, elapsed: float, now: float) -> None:
+        """Read what need not be read at every look, where it is time."""
+        if now >= self._times_due or self.limits.cpu_time is not None:
+            self._times_due = now + _TIMES_EVERY
+            self._look_at_times(elapsed)
+        if self._walk is None and now >= self._disk_due:
+            self._walk = DiskWalk(self._folder)
+        if self._walk is None:
+            return
+        over = self._walk.go_on(_WALK)
+        self._disk = max(self._disk, self._walk.total)
+        if over:
+            self._disk_due = now + max(DISK_EVERY, self._walk.spent / DISK_SHARE)
+            self._walk = None
+
+    def _look_at_times(self, elapsed: float) -> None:
+        before = int(self._slot[PROCESSOR]) * 1e-9
+        times = self._seen.times()
+        # Before the call there was mostly importing and unpickling: user mode.
+        self._times = times._replace(user=max(0.0, times.user - before))
+        processor = self._times.user + self._times.system
+        past = self._processor
+        while len(past) > 1 and past[1][0] <= elapsed - _PEAK_OVER:
+            past.popleft()
+        then, used = past[0]
+        if elapsed - then >= _PEAK_OVER:
+            self._cores_peak = max(self._cores_peak, (processor - used) / (elapsed - then))
+        past.append((elapsed, processor))
 
     def worth_telling(self, now: float) -> bool:
         """Whether the farm should hear of the present reading.
@@ -119,63 +209,29 @@ class CallWatch:
         """Return the peaks of the present call."""
         return self._peaks
 
-    def _measure(self, elapsed: float, now: float) -> Usage:
-        """Return what worker and tree have now. The worker's memory is its peak."""
-        status = read_status(self._pid)
-        stat = read_stat(self._pid)
-        if status is None or stat is None:
-            return self._peaks
-        resident = int(self._slot[RESIDENT])
-        own = max(0, status.high_water - resident)
-        below = self._tree.below((self._pid,))
-        anonymous, whole, threads, user, system = 0, status.resident, status.threads, 0.0, 0.0
-        read, written = read_io(self._pid)
-        for pid in below:
-            other, other_stat = read_status(pid), read_stat(pid)
-            if other is None or other_stat is None:
-                continue
-            anonymous += other.anonymous + other.shared
-            whole += other.resident
-            threads += other.threads
-            user += other_stat.user
-            system += other_stat.system
-            more = read_io(pid)
-            read, written = read + more[0], written + more[1]
-        memory = self._certain(own, anonymous, {self._pid, *below} if below else set(), resident)
-        self.certain_memory = memory
-        if now >= self._disk_due:
-            self._disk = disk_usage(self._folder)
-            limited = self.limits.disk is not None
-            spent = time.monotonic() - now
-            self._disk_due = now + max(20 * spent, DISK_LIMITED if limited else DISK_UNLIMITED)
-        # Before the call there was mostly importing and unpickling: user mode.
-        before = int(self._slot[PROCESSOR]) * 1e-9
+    def close(self) -> None:
+        """Close what is open for reading the worker."""
+        self._seen.close()
+
+    def _usage(self, elapsed: float) -> Usage:
+        """Return what was seen so far."""
+        seen, times = self._seen, self._times
+        sources = Source.WATCH
+        if seen.processes > 1:
+            sources |= Source.TREE
         return Usage(
             wall_time=elapsed,
-            cpu_user=max(0.0, stat.user + user - before),
-            cpu_system=stat.system + system,
-            memory=memory,
-            memory_low=memory if not below else own,
-            memory_resident=max(status.high_water, whole),
+            cpu_user=times.user,
+            cpu_system=times.system,
+            memory=seen.memory.high,
+            memory_low=seen.memory.low,
+            memory_resident=seen.resident,
             disk=self._disk,
-            read_bytes=read,
-            write_bytes=written,
-            processes=1 + len(below),
-            threads=threads,
+            read_bytes=times.read,
+            write_bytes=times.written,
+            processes=seen.processes,
+            threads=seen.threads,
+            cores_peak=self._cores_peak,
+            sources=int(sources),
             start=time.time() - elapsed,
         )
-
-    def _certain(self, own: int, others: int, pids: set[int], resident: int) -> int:
-        """Return the bytes that the tree surely has.
-
-        Forked children share pages with their parent, and each counts them all. Where
-        the plain sum comes near the limit, the kernel is asked for each one's part.
-        """
-        plain = own + others
-        limit = self.limits.memory
-        if not pids or limit is None or plain <= limit:
-            return plain
-        shares = [private_memory(pid) for pid in pids]
-        if any(share < 0 for share in shares):
-            return plain
-        return min(plain, sum(shares))

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .._monitor.meter import Finding, Meter
+from .._monitor.meter import Finding, Meter, Seen
 from .._wire.frames import Frame
 from .._wire.messages import Ended, Isolation, More, Outcome, Returned, Run, decode, encode
 from .._wire.payloads import INLINE, pack_layout
@@ -28,13 +28,19 @@ from . import restore, system
 from .inbox import Inbox, wait_drained
 from .internal import Flag, Function, Imported
 from .page import (
+    ANONYMOUS,
     BEGUN,
     CLEAN,
     ENDED,
+    FILE_HIGH,
+    FILE_LAST,
+    FILE_LOW,
+    HIGH_WATER,
     PROCESSOR,
     RESIDENT,
     SETTLED,
     STARTED,
+    WATCHED,
     WITHDRAWN_FROM,
     WITHDRAWN_TO,
 )
@@ -154,6 +160,17 @@ class Worker:
         self._seeded = True
         return True
 
+    def _seen(self) -> Seen | None:
+        """Return what the supervisor has seen of the present call."""
+        slot = self._slot
+        if slot[WATCHED] != self._sequence:
+            return None
+        seen = Seen(
+            int(slot[HIGH_WATER]), int(slot[FILE_LOW]), int(slot[FILE_HIGH]), int(slot[FILE_LAST])
+        )
+        # It may have been at it, or have gone on to something new, meanwhile.
+        return seen if slot[WATCHED] == self._sequence else None
+
     def _tell_imported(self) -> None:
         """Let the modules that this call imported be read ahead of the next worker's fork."""
         names = read_by_this_process(self._modules)
@@ -235,6 +252,7 @@ class _Call:
         slot = worker._slot
         meter.begin(again=self.run.isolation is Isolation.REUSE)
         slot[RESIDENT] = meter.resident
+        slot[ANONYMOUS] = meter.anonymous
         slot[PROCESSOR] = meter.processor_ns
         slot[STARTED] = time.monotonic_ns()
         took = 0.0
@@ -265,7 +283,8 @@ class _Call:
                 args = kwargs = None  # type: ignore[assignment]
                 self._return(value)
         _flush_streams()
-        self.finding = meter.finish(took, self.exit if self.outcome is Outcome.CRASHED else None)
+        exit = self.exit if self.outcome is Outcome.CRASHED else None
+        self.finding = meter.finish(took, exit, worker._seen())
 
     def _load(self, groups: Any) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
         worker = self._worker

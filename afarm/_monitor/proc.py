@@ -97,6 +97,8 @@ class Stat:
         system: Seconds in the kernel, likewise.
         threads: Threads alive.
         start: When it started, in ticks since boot: with its number, which process it is.
+        image: Where its code and its stack begin: a forked child's are its parent's until it
+            executes another program. Zeros where that may not be read.
     """
 
     state: str
@@ -105,6 +107,7 @@ class Stat:
     system: float
     threads: int
     start: int
+    image: tuple[int, int]
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -112,7 +115,7 @@ def read_stat(pid: int) -> Stat | None:
     text = read(pid, "stat")
     # The name, in parentheses, may itself hold anything.
     fields = text[text.rfind(b")") + 2 :].split()
-    if len(fields) < 20:
+    if len(fields) < 26:
         return None
     return Stat(
         fields[0].decode(),
@@ -121,6 +124,7 @@ def read_stat(pid: int) -> Stat | None:
         (int(fields[12]) + int(fields[14])) * TICK,
         int(fields[17]),
         int(fields[19]),
+        (int(fields[23]), int(fields[25])),
     )
 
 
@@ -134,7 +138,7 @@ def parse_io(text: bytes) -> tuple[int, int]:
     return _number(text, b"\nread_bytes:"), _number(text, b"\nwrite_bytes:")
 
 
-def private_memory(pid: int) -> int:
+def private_memory(pid: int | str) -> int:
     """Return a process's share of anonymous and shared memory (``smaps_rollup``), or -1.
 
     A page that several processes map counts in each for its part. Costs 3 to 11 ms for
@@ -144,6 +148,91 @@ def private_memory(pid: int) -> int:
     if b"\nPss_Anon:" not in text:
         return -1
     return (_number(text, b"\nPss_Anon:") + _number(text, b"\nPss_Shmem:")) << 10
+
+
+class Observed:
+    """One process whose memory is read again and again: its files stay open.
+
+    Args:
+        pid: Its number. What is read is of this process, also when the number is used again.
+    """
+
+    __slots__ = ("_children", "_clear", "_status", "pid")
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status = self._clear = self._children = -1
+
+    def read(self) -> Status | None:
+        """Return its status; ``None`` if it is gone or a zombie."""
+        if self._status < 0:
+            self._status = _open(self.pid, "status", os.O_RDONLY)
+            if self._status < 0:
+                return None
+        try:
+            text = os.pread(self._status, 8192, 0)
+        except OSError:  # gone
+            return None
+        found = _STATUS.search(text)
+        if found is None:
+            return None
+        high_water, resident, anonymous, shared, threads = map(int, found.groups())
+        return Status(high_water << 10, resident << 10, anonymous << 10, shared << 10, threads)
+
+    def is_alone(self, threads: int) -> bool:
+        """Return whether it surely has no children: 3 us, where the kernel lists them.
+
+        Args:
+            threads: How many it has: only of a single one is this known so cheaply.
+        """
+        if threads != 1:
+            return False
+        if self._children < 0:
+            self._children = _open(self.pid, f"task/{self.pid}/children", os.O_RDONLY)
+            if self._children < 0:
+                return False
+        try:
+            return not os.pread(self._children, 16, 0)
+        except OSError:  # gone
+            return False
+
+    def reset_mark(self) -> bool:
+        """Let its high-water mark begin anew with what is resident now."""
+        if self._clear < 0:
+            self._clear = _open(self.pid, "clear_refs", os.O_WRONLY)
+            if self._clear < 0:
+                return False
+        try:
+            os.write(self._clear, b"5")
+        except OSError:  # gone, or the kernel does not let us
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close its files."""
+        for descriptor in (self._status, self._clear, self._children):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._status = self._clear = self._children = -1
+
+
+def _open(pid: int, name: str, flags: int) -> int:
+    try:
+        return os.open(f"/proc/{pid}/{name}", flags | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def newest() -> bytes:
+    """Return the number that was given last to a new process or thread (``/proc/loadavg``).
+
+    While it stays the same, no process has come. Empty where it cannot be read.
+    """
+    try:
+        with open("/proc/loadavg", "rb") as file:
+            return file.read().rpartition(b" ")[2]
+    except OSError:
+        return b""
 
 
 def processes() -> list[int]:

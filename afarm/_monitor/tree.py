@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Collection, Mapping
 
-from .proc import processes, read, read_stat
+from .proc import newest, processes, read, read_stat
 
 # After so long without a look, a number may belong to another process: with the least
 # range of numbers that Linux allows by default (32,768) none comes round so soon.
@@ -36,6 +36,7 @@ class ProcessTree:
         self._listed = os.path.exists(f"/proc/{root}/task/{root}/children")
         self._strangers: dict[int, int] = {}
         self._looked = 0.0
+        self._found: dict[tuple[int, ...], tuple[bytes, set[int]]] = {}
 
     def below(self, roots: Collection[int]) -> set[int]:
         """Return every descendant of these processes, without themselves.
@@ -45,6 +46,22 @@ class ProcessTree:
         if self._listed:
             return _listed_below(roots)
         return _reach(self._look(), roots)
+
+    def descendants(self, pid: int) -> set[int]:
+        """Return every descendant of one process, and perhaps some that are gone meanwhile.
+
+        Where children are not listed it costs little while no process has come anywhere on
+        this machine: a tree grows by new processes alone. (Who is adopted from within it was
+        in it already.)
+        """
+        if self._listed:
+            return _listed_below((pid,))
+        known = self._found.get((pid,))
+        now = newest()  # before the look: what comes later has a later number
+        if known is None or not now or known[0] != now:
+            known = (now, self.below((pid,)))
+            self._found = {(pid,): known}
+        return known[1]
 
     def children(self) -> set[int]:
         """Return the direct children of the root, zombies included."""

@@ -23,10 +23,11 @@ _APPLICATION = 0x4146524D
 # written into the main file; a disk that is busy makes seconds of it.
 LOCK_TIMEOUT = 30.0
 
-USAGE_NAMES = tuple(field.name for field in fields(Usage))
+_USAGE_FIELDS = [field for field in fields(Usage) if field.name != "curve"]
+USAGE_NAMES = tuple(field.name for field in _USAGE_FIELDS)
 _SQL_TYPES = {"float": "REAL", "int": "INTEGER", "bool": "INTEGER", "str": "TEXT"}
 _USAGE_TYPES = {
-    field.name: _SQL_TYPES.get(str(field.type).partition(" ")[0], "") for field in fields(Usage)
+    field.name: _SQL_TYPES.get(str(field.type).partition(" ")[0], "") for field in _USAGE_FIELDS
 }
 # Where among them is what SQLite has no type for; it is kept as text.
 ODD_USAGE = tuple(at for at, kind in enumerate(_USAGE_TYPES.values()) if not kind)
