@@ -89,6 +89,9 @@ class LinkEvents(Protocol):
 
     def environment_state(self, link: Link, state: wire.EnvironmentState) -> None: ...
 
+    def module_missing(self, link: Link, missing: wire.Missing) -> None:
+        """A call waits for a module that its environment lacks."""
+
     def batch_ended(self, link: Link) -> None:
         """All that one read brought has been told."""
 
@@ -567,6 +570,8 @@ class Link:
         elif isinstance(message, wire.EnvironmentState):
             self.notes[message.environment] = message.notes
             self._events.environment_state(self, message)
+        elif isinstance(message, wire.Missing):
+            self._events.module_missing(self, message)
         elif isinstance(message, wire.Notice):
             log.log(message.level, "%s: %s", self.node.name, message.text)
         elif isinstance(message, wire.Farewell):

@@ -68,11 +68,20 @@ def raised_error(call: Call, failure: RemoteFailure) -> BaseException:
         )
     exception.add_note(f"raised on node {call.node}:\n{failure.traceback}".rstrip())
     if isinstance(exception, ModuleNotFoundError) and exception.name:
+        name = exception.name
         exception.add_note(
-            f"nothing that was seen imports {exception.name!r}; if it is installed here, "
-            f"options(modules=[{exception.name!r}]) takes it along"
+            _why_missing(call, name)
+            or f"nothing that was seen imports {name!r}; if it is installed here, "
+            f"options(modules=[{name!r}]) takes it along"
         )
     return exception
+
+
+def _why_missing(call: Call, module: str) -> str:
+    """Return why this side lacks a module that the node asked for; ``""`` if it did not ask."""
+    software = call.target.software
+    why = software.missed.get(module, "") if software is not None else ""
+    return f"the node asked this side for {module!r}: {why}" if why else ""
 
 
 def unusable_error(call: Call, failure: RemoteFailure) -> FarmError:
@@ -81,11 +90,11 @@ def unusable_error(call: Call, failure: RemoteFailure) -> FarmError:
     where = f"{call.category} could not be loaded on node {call.node}"
     if isinstance(failure.exception, ModuleNotFoundError):
         name = failure.exception.name or ""
-        return DependencyError(
-            f"{where}: {text}; have it installed here, and name it in an import statement of the "
-            f"function or its module, or take it along with options(modules=[{name!r}])",
-            names=[name],
+        remedy = _why_missing(call, name) or (
+            "have it installed here, and name it in an import statement of the "
+            f"function or its module, or take it along with options(modules=[{name!r}])"
         )
+        return DependencyError(f"{where}: {text}; {remedy}", names=[name])
     remedy = ""
     if isinstance(failure.exception, AttributeError):
         remedy = (

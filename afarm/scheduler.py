@@ -403,6 +403,11 @@ class Scheduler:
         )
         self._turns.post(event.Failed(call.id, call.attempt, Usage(), 0, False, self._turns.now()))
 
+    def module_missing(self, link: Link, missing: wire.Missing) -> None:
+        # Answered even if its call is over: others there may wait for the same.
+        call = self._current(link, missing.invocation, missing.attempt)
+        self._turns.spawn(self.staging.supply(link, missing, call))
+
     def batch_ended(self, link: Link) -> None:
         self._turns.flush()
 

@@ -11,10 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .errors import DependencyError
 from .payload.needs import Need
 
 if TYPE_CHECKING:
-    from .environments import Ahead, Environment, Import
+    from .environments import Ahead, Bundle, Environment, Import
+
+
+_NOWHERE = "nothing here provides it: install it, or put its folder on sys.path"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,11 @@ class Software:
         imports: Until then, what the functions import that have it.
         groups: Until then, the groups of entry points that they look up.
         packages: Until then, what the user named.
+        missed: Modules that calls missed where it was shipped, each with why it cannot be had;
+            or ``""``: what provides it is in ``shipped`` now.
+        grown: The number of ``shipped`` for nodes that know an earlier one as ``id``; 0: it
+            is as it was.
+        first: As ``shipped`` was before anything was missed.
     """
 
     id: int
@@ -62,6 +71,9 @@ class Software:
     imports: dict[tuple[str, tuple[str, ...], bool], Import] = field(default_factory=dict)
     groups: dict[str, str] = field(default_factory=dict)
     packages: set[str] = field(default_factory=set)
+    missed: dict[str, str] = field(default_factory=dict)
+    grown: int = 0
+    first: Environment | None = None
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def add(self, ahead: Ahead, added: Added) -> None:
@@ -73,6 +85,21 @@ class Software:
             self.imports.setdefault((needed.module, needed.members, needed.optional), needed)
         self.groups.update(ahead.groups)
         self.packages.update(added.packages)
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """What serves a module that a call has missed.
+
+    Attributes:
+        id: The number of the environment that has it.
+        environment: That environment.
+        brought: What was added for it, unless that was done before.
+    """
+
+    id: int
+    environment: Environment
+    brought: tuple[str, ...]
 
 
 class SoftwareLibrary:
@@ -151,6 +178,29 @@ class SoftwareLibrary:
                 software.shipped = await asyncio.to_thread(_provide_for, software)
         return software.shipped
 
+    async def supply(self, software: Software, module: str) -> Supply | None:
+        """Add what provides a module that a call has missed; ``None`` if it cannot be had.
+
+        Each name is looked for once. Nodes that come from here on get it with the environment.
+        """
+        async with software.lock:
+            shipped = software.shipped
+            assert shipped is not None
+            if software.first is None:
+                software.first = shipped
+            brought: tuple[Bundle, ...] = ()
+            if module not in software.missed:
+                # A worker may have been forked before its node got any of the rest.
+                bundles, why = await asyncio.to_thread(_find_missing, module, software.first)
+                software.missed[module] = why
+                brought = tuple(bundle for bundle in bundles if bundle not in shipped.bundles)
+            if brought:
+                shipped = software.shipped = shipped.grown(brought)
+                software.grown = next(self._numbers)
+            if software.missed[module]:
+                return None
+            return Supply(software.grown, shipped, tuple(bundle.name for bundle in brought))
+
     def _remember(self, function: Callable[..., Any], added: Added, software: Software) -> None:
         key = (id(function), added)
         try:
@@ -175,6 +225,17 @@ def _look_at(
     )
     in_place = Environment.in_place(dependencies.preload)
     return in_place, Environment.shipped(dependencies) if ship else None, ahead
+
+
+def _find_missing(module: str, lacking: Environment) -> tuple[tuple[Bundle, ...], str]:
+    """Return the bundles that serve a module which an environment lacks, or why there are none."""
+    from .environments import find_missing
+
+    try:
+        bundles = find_missing(module, {bundle.digest for bundle in lacking.bundles})
+    except DependencyError as exc:
+        return (), str(exc)
+    return bundles, "" if bundles else _NOWHERE
 
 
 def _provide_for(software: Software) -> Environment:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import logging
 import struct
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ._core import actions as do
 from ._core import events as event
@@ -18,10 +19,10 @@ from .call import Call, Target
 from .errors import InvocationError
 from .link import Link
 from .payload import PickledFunction
-from .software import SoftwareLibrary
+from .software import Software, SoftwareLibrary
 
 if TYPE_CHECKING:
-    from .environments import Bundle
+    from .environments import Bundle, Environment
 
 log = logging.getLogger("afarm")
 
@@ -51,6 +52,7 @@ class Staging:
         self._functions: OrderedDict[str, _FunctionBlob] = OrderedDict()
         self._bundles: dict[str, tuple[int, Bundle]] = {}
         self._bundle_of: dict[int, Bundle] = {}
+        self._shipped: dict[int, Software] = {}
 
     def hold(self, function: PickledFunction) -> None:
         """Note that a call needs a function."""
@@ -107,6 +109,14 @@ class Staging:
         software = call.target.software
         assert software is not None
         environment = await self._library.ship(software)
+        self._shipped[software.id] = software
+        self._describe(link, software.id, environment)
+
+    def _describe(self, link: Link, id: int, environment: Environment) -> None:
+        """Tell a node what an environment is made of, once."""
+        if id in link.known:
+            return
+        link.known.add(id)
         numbers = {}
         for bundle in environment.bundles:
             if bundle.digest not in self._bundles:
@@ -114,9 +124,36 @@ class Staging:
                 self._bundles[bundle.digest] = (number, bundle)
                 self._bundle_of[number] = bundle
             numbers[bundle.digest] = self._bundles[bundle.digest][0]
-        if software.id not in link.known:
-            link.known.add(software.id)
-            link.send(wire.Environment(software.id, environment.describe(numbers)))
+        link.send(wire.Environment(id, environment.describe(numbers)))
+
+    async def supply(self, link: Link, missing: wire.Missing, call: Call | None) -> None:
+        """Answer a node on which a call misses a module, and take it along from then on.
+
+        Args:
+            link: The connection to the node.
+            missing: The question.
+            call: The call, if it is not over meanwhile.
+        """
+        software = self._shipped.get(missing.environment)
+        supply = None
+        try:
+            if software is not None:
+                supply = await self._library.supply(software, missing.name)
+        finally:
+            # Whatever happens: the call would wait for ever.
+            provider = supply.id if supply is not None else 0
+            link.send(wire.Module(missing.environment, provider, missing.name))
+        if supply is None:
+            return
+        self._describe(link, supply.id, supply.environment)
+        function = call.target.function() if call is not None else None
+        if call is not None and function is not None:
+            log.info(
+                "%s imports %s, as only running it could tell: node %s gets %s. It travels with "
+                "that function from its next analysis on", call.category, missing.name,
+                link.node.name, ", ".join(supply.brought) or "what an earlier call missed",
+            )  # fmt: skip
+            await asyncio.to_thread(_remember, function, missing.name)
 
     def start(self, call: Call, link: Link, action: do.Start, *, soft: bool) -> None:
         """Queue what the node lacks, then the call itself.
@@ -199,6 +236,12 @@ class Staging:
         link.send_file(
             wire.Blob(state.blob, bundle.size, bundle.digest, "bundle", bundle.name), bundle.path
         )
+
+
+def _remember(function: Callable[..., Any], module: str) -> None:
+    from .environments import remember
+
+    remember(function, module)
 
 
 async def take_arguments(call: Call) -> None:

@@ -20,6 +20,7 @@ from .._wire.messages import (
     Kill,
     Lost,
     Message,
+    Missing,
     More,
     Outcome,
     Output,
@@ -42,6 +43,7 @@ from .internal import Flag
 from .loop import Loop
 from .outbox import Outbox
 from .pool import Key, Pool, Recipe, Slot, Template, Worker
+from .questions import Questions
 from .results import dump_failure
 
 _ENDED: int = Ended.kind
@@ -82,6 +84,8 @@ class Dispatcher:
         self._inboxes = Inboxes(
             loop, outbox, blobs, self._calls, lambda: self.pool.slots, self._missing, self._put_back
         )
+
+        self.questions = Questions(loop, outbox, lambda: self.pool)
 
     @property
     def running(self) -> int:
@@ -330,6 +334,10 @@ class Dispatcher:
             assert isinstance(returned, Returned)
             if returned.attempt == attempt.sequence:
                 self._skipped(worker, attempt)
+
+    def on_missing(self, worker: Worker, missing: Missing) -> None:
+        """A call waits for a module that its environment lacks."""
+        self.questions.ask(worker, missing)
 
     def _skipped(self, worker: Worker, attempt: Attempt) -> None:
         """A worker has seen in time that it must not begin a call; see `page`."""

@@ -5,10 +5,12 @@ Blocking, unlike the agent's end: a worker has nothing else to do.
 
 from __future__ import annotations
 
+import _thread
+import contextlib
 import os
 import socket
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from .._wire.frames import BULK, BULK_LIMIT, CONTROL_LIMIT, HEADER, Frame, pack_header
 from .._wire.payloads import Buffer, Gather
@@ -28,11 +30,31 @@ class Inbox:
         self._buffer = b""
         self._at = 0
         self._aside: deque[Frame] = deque()  # received while something else was waited for
+        self._turn = _thread.RLock()
+        self._busy = False
 
     @property
     def waiting(self) -> bool:
         """Whether something was read that nobody has asked for yet."""
         return self._at < len(self._buffer)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[bool]:
+        """Keep other threads from the socket, while a call runs that may have started some.
+
+        Yields:
+            Whether it is free; not if this very thread was about to use it, and is now in a
+            signal handler or a finalizer.
+        """
+        with self._turn:
+            if self._busy:
+                yield False
+                return
+            self._busy = True
+            try:
+                yield True
+            finally:
+                self._busy = False
 
     def _fill(self, wanted: int, most: int = _READ) -> bool:
         """Read until so many bytes are buffered; return whether the stream has them."""
@@ -57,10 +79,14 @@ class Inbox:
 
         A call that waits for its caller has others behind it, sent ahead.
         """
-        while (frame := self._next()) is not None:
+        for frame in self._aside:
             if frame.kind == kind:
+                self._aside.remove(frame)
                 return frame
-            self._aside.append(frame)
+        while (new := self._next()) is not None:
+            if new.kind == kind:
+                return new
+            self._aside.append(new)
         return None
 
     def _next(self) -> Frame | None:

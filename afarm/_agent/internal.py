@@ -1,8 +1,8 @@
 """The messages inside a node: agent, template and supervisor.
 
 They are frames like those between farm and agent, with kinds of their own, so that one
-reader serves all. The worker's socket carries messages of the farm's protocol alone:
-`Run`, bulk and `More` to it; `Ended`, `Item`, `Returned` and bulk from it. In the
+reader serves all. The worker's socket carries messages of the farm's protocol as well:
+`Run`, bulk and `More` to it; `Ended`, `Item`, `Returned`, `Missing` and bulk from it. In the
 worker's `Ended`, ``next`` is free and holds `Flag`s.
 """
 
@@ -174,7 +174,16 @@ class Imported(Message):
     names: str  # one a line
 
 
-FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose, Prepare))
+@message(_FIRST + 26)
+class Found(Message):
+    """The answer to a worker's `Missing`; supervisors hear it for the workers to come."""
+
+    worker: int  # 0: to a supervisor
+    name: str
+    folder: str  # of an environment that has the module; empty: there is none
+
+
+FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose, Prepare, Found))
 TO_AGENT = frozenset(
     each.kind for each in (Ready, WorkerReady, Printed, Measured, Settled, WorkerGone)
 )

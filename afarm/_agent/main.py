@@ -32,6 +32,7 @@ from .._wire.messages import (
     Kill,
     Lost,
     Message,
+    Module,
     More,
     Notice,
     Ping,
@@ -234,6 +235,8 @@ class Agent:
                 self._blobs.forget(message.blob)
         elif isinstance(message, Environment):
             self._prepare(message)
+        elif isinstance(message, Module):
+            self._calls.questions.answer(message)
         elif isinstance(message, Stop):
             self._finish(False, "the farm asked for it")
 
@@ -252,7 +255,9 @@ class Agent:
 
     def _decided(self, environment: int, executable: str, preload: list[str], why: str) -> None:
         """The storekeeper has built an environment, or cannot."""
-        if why:
+        if self._calls.questions.expects(environment):
+            self._calls.questions.decided(environment, executable, why)
+        elif why:
             self._calls.environment_failed(environment, why)
         else:
             self._calls.environment_ready(environment, Recipe(executable, [], preload))

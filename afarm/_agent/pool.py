@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from .._monitor import tree
 from .._wire.frames import Fragment, Frame
-from .._wire.messages import Message, decode, encode
+from .._wire.messages import Message, Missing, decode, encode
 from ..errors import RemoteProtocolError
 from ..resources import Usage
 from . import internal, page
@@ -28,8 +28,8 @@ from .loop import Loop
 from .spawn import spawn
 from .template import Plan
 
-# What a worker may send: results of the farm's protocol.
-_FROM_WORKER = frozenset({67, 68, 69, internal.Imported.kind})
+# What a worker may send: results of the farm's protocol, and what else it has to say.
+_FROM_WORKER = frozenset({67, 68, 69, Missing.kind, internal.Imported.kind})
 
 # Templates kept; each holds what its environment imports, 20 to 200 MB. One for each
 # environment and number of threads; more are kept only while they are in use.
@@ -74,7 +74,7 @@ class Recipe:
 
     Attributes:
         executable: The interpreter.
-        path: Entries of ``sys.path``, or empty: the interpreter's own.
+        path: Entries of ``sys.path``, where it is in place; empty: the interpreter's own.
         preload: Modules to import before the first fork.
     """
 
@@ -165,6 +165,9 @@ class Owner(Protocol):
     def on_worker_bulk(self, worker: Worker, data: memoryview) -> None:
         """Bytes of a worker's result have come."""
 
+    def on_missing(self, worker: Worker, missing: Missing) -> None:
+        """A worker waits for a module."""
+
     def on_supervisor(self, worker: Worker, message: Message) -> None:
         """A supervisor says something of a worker."""
 
@@ -199,6 +202,7 @@ class Pool:
         self._templates: dict[Key, Template] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: dict[Key, list[Slot]] = {}
+        self._found: dict[int, list[bytes]] = {}  # of each environment, what its workers missed
         self._count = 0
 
     @property
@@ -260,6 +264,9 @@ class Pool:
             template.channel.send_with(
                 encode(internal.Fork(slot.number)), [theirs.detach(), descriptor]
             )
+        for found in self._found.get(template.key.environment, ()):
+            slot.channel.send(found)
+            self._loop.touch(slot.channel)
         if template.imported:
             self._prepare(slot, template.imported)
 
@@ -267,6 +274,15 @@ class Pool:
         """Have a supervisor read modules before it forks its next workers."""
         slot.channel.send(encode(internal.Prepare(slot.number, "\n".join(names))))
         self._loop.touch(slot.channel)
+
+    def spread(self, environment: int, found: internal.Found) -> None:
+        """Tell all supervisors of an environment, those to come as well, where a module is."""
+        data = encode(found)
+        self._found.setdefault(environment, []).append(data)
+        for slot in self._slots.values():
+            if slot.template.key.environment == environment:
+                slot.channel.send(data)
+                self._loop.touch(slot.channel)
 
     def _learn(self, template: Template, names: Iterable[str]) -> None:
         """Note what a worker has imported, for all that will be forked."""
@@ -378,6 +394,9 @@ class Pool:
             elif each.kind == internal.Imported.kind:
                 message: Any = decode(each)
                 self._learn(worker.slot.template, message.names.splitlines())
+            elif each.kind == Missing.kind:
+                message = decode(each)
+                self._owner.on_missing(worker, message)
             else:
                 self._owner.on_worker_frame(worker, each)
 

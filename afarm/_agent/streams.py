@@ -70,7 +70,8 @@ class Stream:
 
     def _wait_for_credit(self) -> None:
         while self._credit <= 0:
-            frame = self._inbox.receive_kind(More.kind)
+            with self._inbox.turn():
+                frame = self._inbox.receive_kind(More.kind)
             if frame is None:
                 raise Disconnected
             message = decode(frame)
@@ -78,22 +79,22 @@ class Stream:
             if (message.invocation, message.attempt) == (self._invocation, self._attempt):
                 self._credit += message.items
 
-    def _send(self, item: object) -> None:
+    def _send(self, value: object) -> None:
         try:
-            payload = dump_result(item)
+            payload = dump_result(value)
         except Exception as exc:  # whatever a __reduce__ of the user's raises
-            raise UnpicklableItem(f"item {self._index}, of type {type(item).__qualname__}") from exc
+            raise UnpicklableItem(
+                f"item {self._index}, of type {type(value).__qualname__}"
+            ) from exc
         inline = payload.size <= INLINE
-        self._inbox.send(
-            encode(
-                Item(
-                    self._invocation, self._attempt, self._index, payload.size,
-                    pack_layout([payload.lengths]), b"".join(payload.parts) if inline else b"",
-                )
-            )
+        item = Item(
+            self._invocation, self._attempt, self._index, payload.size,
+            pack_layout([payload.lengths]), b"".join(payload.parts) if inline else b"",
         )  # fmt: skip
-        if not inline:
-            self._inbox.send_bulk(self._invocation, payload.parts)
+        with self._inbox.turn():
+            self._inbox.send(encode(item))
+            if not inline:
+                self._inbox.send_bulk(self._invocation, payload.parts)
         self._index += 1
         self._credit -= 1
 

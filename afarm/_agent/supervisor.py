@@ -22,6 +22,7 @@ from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Isolation, Message, decode, encode
 from ..resources import Resources, Usage
 from . import internal, system
+from .hook import hook
 from .output import COALESCE, Pipes
 from .page import BEGUN, CLEAN, ENDED, SETTLED, Page
 from .prepared import prepared
@@ -180,6 +181,8 @@ class Supervisor:
                 self._dispose(message.worker)
             elif isinstance(message, internal.Prepare):
                 prepared.read(message.names.splitlines())
+            elif isinstance(message, internal.Found):
+                hook.take(message)
 
     def _watch(self, message: internal.Watch) -> None:
         worker = self._workers.get(message.worker)

@@ -23,6 +23,7 @@ from .._wire.codec import write_ahead
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Ended, Message, Run, decode, encode
 from . import internal, system
+from .hook import hook
 from .page import Page
 from .supervisor import Place, Supervisor
 
@@ -46,7 +47,8 @@ class Plan:
     """What a template is told about itself; as JSON in `internal.Setup`.
 
     Attributes:
-        path: The entries of ``sys.path``, or empty: those of the interpreter.
+        path: The entries of ``sys.path``, where the environment is in place; empty where it
+            was shipped.
         preload: Modules to import.
         calls: The folder for scratch directories.
         blobs: The folder for large functions and put objects.
@@ -106,6 +108,8 @@ class Template:
         plan = self._plan = Plan(**json.loads(message.description))
         if plan.path:
             sys.path[:] = plan.path
+        else:
+            hook.wanted = True
         notes = [note for name in plan.preload if (note := _preload(name))]
         # A name that is nowhere: what lies in the folders of the path is known from then on,
         # and no worker has to list them for itself.

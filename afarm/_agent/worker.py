@@ -25,6 +25,7 @@ from .._wire.messages import Ended, Isolation, More, Outcome, Returned, Run, dec
 from .._wire.payloads import INLINE, pack_layout
 from ..resources import Usage
 from . import restore, system
+from .hook import hook
 from .inbox import Inbox, wait_drained
 from .internal import Flag, Function, Imported
 from .page import (
@@ -248,6 +249,8 @@ class _Call:
         """
         worker = self._worker
         groups = worker._values.take(self.run)
+        if hook.wanted:
+            hook.begin(self.run, worker._inbox)
         meter = worker._meter
         slot = worker._slot
         meter.begin(again=self.run.isolation is Isolation.REUSE)
@@ -282,6 +285,8 @@ class _Call:
                 took = time.perf_counter() - before
                 args = kwargs = None  # type: ignore[assignment]
                 self._return(value)
+        if hook.wanted:
+            hook.end()
         _flush_streams()
         exit = self.exit if self.outcome is Outcome.CRASHED else None
         self.finding = meter.finish(took, exit, worker._seen())

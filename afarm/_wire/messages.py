@@ -189,6 +189,15 @@ class Credit(Message):
     amount: int
 
 
+@message(29)
+class Module(Message):
+    """The answer to `Missing`: an environment that has what the first one has, and the module."""
+
+    environment: int
+    provider: int  # its number; described next, unless it was before. 0: the farm lacks it too
+    name: str
+
+
 # --- from the agent to the farm
 
 
@@ -313,6 +322,16 @@ class Farewell(Message):
 
     forced: int  # 1: not asked for
     reason: str
+
+
+@message(77)
+class Missing(Message):
+    """A call imports a module that its environment lacks, and waits for `Module`."""
+
+    invocation: int
+    attempt: int
+    environment: int
+    name: str
 
 
 TO_AGENT = frozenset(kind for kind in KINDS if kind < 64)

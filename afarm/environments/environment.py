@@ -90,9 +90,17 @@ class Environment:
         first = first_use(dependencies.preload, versions, cache, learn=learn)
         contents.sort(key=_first_rank(first))
         bundles = tuple(pack(content, cache, first=first) for content in contents if content.files)
+        return cls._of(bundles, dependencies.preload)
+
+    @classmethod
+    def _of(cls, bundles: tuple[Bundle, ...], preload: tuple[str, ...]) -> Environment:
         digests = sorted(bundle.digest for bundle in bundles)
         text = "\n".join([platform_of_interpreter()["abi"], *digests])
-        return cls(hashlib.sha256(text.encode()).hexdigest(), dependencies.preload, bundles)
+        return cls(hashlib.sha256(text.encode()).hexdigest(), preload, bundles)
+
+    def grown(self, bundles: Sequence[Bundle]) -> Environment:
+        """Return what is shipped if these travel as well."""
+        return self._of((*self.bundles, *bundles), self.preload)
 
     def describe(self, blob_ids: Mapping[str, int]) -> str:
         """Return the description for a node, as JSON.

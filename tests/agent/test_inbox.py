@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from afarm._agent.inbox import Inbox
+from afarm._agent.internal import Found
 from afarm._wire.frames import BULK, pack_header
-from afarm._wire.messages import Kill, KillReason, decode, encode
+from afarm._wire.messages import Kill, KillReason, More, decode, encode
 from afarm._wire.payloads import Gather
 
 
@@ -88,3 +89,37 @@ def test_a_message_within_a_payload_is_refused(pair: tuple[socket.socket, socket
     theirs.sendall(frames(bytes(100), [100]) + encode(Kill(1, 1, KillReason.EVICTED)))
     with pytest.raises(ValueError, match="something else"):
         Inbox(ours).gather(Gather([[200]]))
+
+
+def test_what_comes_before_an_answer_is_not_lost(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    ours, theirs = pair
+    inbox = Inbox(ours)
+    call, more, found = Kill(2, 1, KillReason.EVICTED), More(1, 1, 4), Found(3, "late", "")
+    theirs.sendall(encode(call) + encode(more) + encode(found) + encode(call))
+
+    received = [inbox.receive_kind(kind) for kind in (Found.kind, More.kind)]
+    received += [inbox.receive(), inbox.receive()]
+
+    assert [decode(frame) for frame in received if frame] == [found, more, call, call]
+
+
+def test_threads_take_turns_and_one_alone_cannot_interrupt_itself(
+    pair: tuple[socket.socket, socket.socket],
+) -> None:
+    inbox = Inbox(pair[0])
+    entered: list[bool] = []
+
+    def enter() -> None:
+        with inbox.turn() as free:
+            entered.append(free)
+
+    with inbox.turn() as free:
+        assert free
+        enter()
+        assert entered == [False]
+        other = threading.Thread(target=enter)
+        other.start()
+    other.join()
+    assert entered == [False, True]
