@@ -263,5 +263,6 @@ def describe_resources(resources: Resources, sources: Mapping[str, str] | None =
     if resources.disk is not None:
         parts.append(f"{format_bytes(resources.disk)} of disk")
     if resources.gpus:
-        parts.append(f"{resources.gpus} GPU{'s' if resources.gpus != 1 else ''}")
+        gpus = f"{resources.gpus} GPU{'s' if resources.gpus != 1 else ''}"
+        parts.append(gpus + behind.get("gpus", ""))
     return ", ".join(parts) or "nothing"

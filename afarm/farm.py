@@ -544,7 +544,9 @@ class Farm:
             cores: CPU cores; fractions allowed.
             memory: Bytes, or ``"1.5 GiB"``; of the whole process tree. A stated limit is hard.
             disk: Bytes in the scratch directory.
-            gpus: Whole GPUs.
+            gpus: Whole GPUs: the call sees its own, and no others, by ``CUDA_VISIBLE_DEVICES``. On
+                a node that has GPUs a call that states none sees none, so that it does not
+                take one from those that do (Ray does the same); ``env=`` can show it some.
             wall_time: Seconds from start to end.
             cpu_time: Seconds of CPU of the whole process tree.
             processes: Processes alive at once.

@@ -22,7 +22,7 @@ class NodeInfo:
         state: ``"connecting"``, ``"up"``, ``"draining"``, ``"lost"`` or ``"set aside"``.
         reason: Why it is not up, or what is special about it.
         capacity: What it has; all ``None`` while it has never been up.
-        sources: What sets its ``cores`` and ``memory``: ``"the machine"``, ``"stated"``,
+        sources: What sets its ``cores``, ``memory`` and ``gpus``: ``"the machine"``, ``"stated"``,
             ``"SLURM_MEM_PER_NODE"`` ...
         in_use: What of it is allocated.
         running: Invocations that run on it.

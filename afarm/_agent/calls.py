@@ -46,6 +46,7 @@ class Attempt:
         limits: What it is ended for, as last resized.
         expected: Bytes of memory that it is predicted to need, if that is not a limit; 0: it is.
         ended: What its worker has said of it.
+        devices: The GPUs that are its own, as CUDA names them.
     """
 
     run: Run
@@ -60,6 +61,7 @@ class Attempt:
     killed: bool = False
     expected: int = 0
     ended: Any = None
+    devices: tuple[str, ...] = ()
 
     @property
     def bulk(self) -> int:

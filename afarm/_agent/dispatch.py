@@ -38,6 +38,7 @@ from . import internal
 from .answers import HEAD, bulk_in, of_sequence, usage_of, with_next, without_payload
 from .blobs import Blobs
 from .calls import Attempt, Calls, Step
+from .gpus import Gpus
 from .inboxes import Inboxes
 from .internal import Flag
 from .loop import Loop
@@ -64,13 +65,14 @@ class Dispatcher:
         loop: The agent's loop.
         outbox: What goes to the farm.
         blobs: Functions and objects.
+        gpus: The node's GPUs, as CUDA names them.
     """
 
     pool: Pool
     node_memory: int | None = None  # what the node has
     sweep: Callable[[], None]
 
-    def __init__(self, loop: Loop, outbox: Outbox, blobs: Blobs) -> None:
+    def __init__(self, loop: Loop, outbox: Outbox, blobs: Blobs, gpus: Sequence[str] = ()) -> None:
         self._loop = loop
         self._outbox = outbox
         self._blobs = blobs
@@ -84,6 +86,7 @@ class Dispatcher:
         self._inboxes = Inboxes(
             loop, outbox, blobs, self._calls, lambda: self.pool.slots, self._missing, self._put_back
         )
+        self._gpus = Gpus(gpus, self._stage, self._inboxes.dispose)
 
         self.questions = Questions(loop, outbox, lambda: self.pool)
 
@@ -232,6 +235,7 @@ class Dispatcher:
     def _fail_unstarted(self, attempt: Attempt, outcome: Outcome, problem: str | None) -> None:
         """Answer for an attempt that no worker has."""
         self._staging.discard(attempt)
+        self._gpus.forget(attempt)
         for waiting in self._starting.values():
             if attempt in waiting:
                 waiting.remove(attempt)
@@ -252,16 +256,22 @@ class Dispatcher:
 
     def _start(self, attempt: Attempt) -> None:
         """Give an attempt to an idle slot, or have one made."""
+        attempt.step = Step.STARTING
+        if not self._gpus.claim(attempt):
+            return
         key = self._key(attempt)
-        slot = self.pool.take(key, attempt.reuse)
+        slot = self._take_slot(key, attempt)
         if slot is not None:
             self._inboxes.give(slot, attempt)
             return
-        attempt.step = Step.STARTING
         waiting = self._starting.setdefault(key, deque())
         waiting.append(attempt)
         if self.pool.coming(key) < len(waiting):
             self.pool.add_slot(key, self._recipes[key.environment])
+
+    def _take_slot(self, key: Key, attempt: Attempt) -> Slot | None:
+        """Return an idle slot for an attempt; see `gpus` for why a fresh one is needed for some."""
+        return self.pool.take(key, attempt.reuse and not attempt.devices)
 
     # --- taking calls back
 
@@ -483,6 +493,7 @@ class Dispatcher:
                 self._conclude(worker, attempt, seen, orphans, gone.tail, gone if last else None)
             self._replay(worker)
         self._take_over(worker, gone)
+        self._gpus.worker_gone(worker)
 
     def _take_over(self, worker: Worker, gone: internal.WorkerGone) -> None:
         """See to what lies in the inbox of a worker that is gone."""
@@ -601,17 +612,24 @@ class Dispatcher:
         if follower is not None and follower.step is Step.RUNNING:
             assert slot is not None
             assert worker is not None
+            self._gpus.hand_on(attempt, follower)
             slot.attempt = follower
             if worker.sent:
                 self._inboxes.watch_if_due(worker, follower)
                 self._inboxes.fill(worker)
             return
-        if slot is not None and slot.attempt is attempt:
-            if follower is not None and slot.spare is not None and not self._missing(follower):
-                self._inboxes.give(slot, follower)
+        held = slot if slot is not None and slot.attempt is attempt else None
+        if held is not None and held.spare is not None and follower is not None:
+            fits = held.spare is worker or not attempt.devices
+            if fits and not self._missing(follower):
+                self._gpus.hand_on(attempt, follower)
+                self._inboxes.give(held, follower)
                 return
-            self.pool.give_back(slot)
-            self._serve_waiting(slot)
+        self._gpus.end(attempt, worker)
+        if held is not None:
+            self.pool.give_back(held)
+            self._serve_waiting(held)
+        self._gpus.serve()
         if follower is not None:
             self._stage(follower)
         else:
@@ -639,7 +657,7 @@ class Dispatcher:
         if not waiting or slot.spare is None:
             return
         for attempt in waiting:
-            taken = self.pool.take(slot.template.key, attempt.reuse)
+            taken = self._take_slot(slot.template.key, attempt)
             if taken is not None:
                 waiting.remove(attempt)
                 self._inboxes.give(taken, attempt)

@@ -95,6 +95,9 @@ class Inboxes:
             pickled = self._blobs.functions.get(run.function)
             if pickled is not None:
                 self.send(worker, encode(internal.Function(run.function, pickled)))
+        if attempt.devices != worker.devices and attempt.devices:
+            worker.devices = attempt.devices
+            self.send(worker, encode(internal.Devices(worker.number, ",".join(worker.devices))))
         self.send(worker, attempt.frame)
         if attempt.bulk:
             worker.relaying = attempt

@@ -183,6 +183,14 @@ class Found(Message):
     folder: str  # of an environment that has the module; empty: there is none
 
 
+@message(_FIRST + 27)
+class Devices(Message):
+    """The worker's calls see these GPUs, and no others. Comes before its first call."""
+
+    worker: int
+    visible: str  # for CUDA_VISIBLE_DEVICES
+
+
 FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose, Prepare, Found))
 TO_AGENT = frozenset(
     each.kind for each in (Ready, WorkerReady, Printed, Measured, Settled, WorkerGone)

@@ -14,6 +14,7 @@ import sys
 from typing import Any, NoReturn
 
 from .._monitor import tree
+from .._monitor.bound import Bound
 from .._monitor.machine import Machine
 from .._wire import flow
 from .._wire.frames import Fragment, Frame, FrameReader
@@ -51,6 +52,7 @@ from . import system
 from .blobs import Blobs
 from .dispatch import Dispatcher
 from .folders import SessionFolder, cache_folder
+from .gpus import find_gpus, hiding, offered
 from .keeper import Keeper
 from .loop import Loop
 from .outbox import Outbox
@@ -278,12 +280,18 @@ class Agent:
             self._tell(Notice(20, f"ended an older agent of this farm here: {ended}"))
         self._blobs = Blobs(self._session.blobs)
         self._keeper = Keeper(self._loop, cache, self._tell, self._decided)
-        self._calls = Dispatcher(self._loop, self._outbox, self._blobs)
+        found = find_gpus(os.environ)
+        gpus = offered(found, welcome.capacity.gpus)
+        self._calls = Dispatcher(self._loop, self._outbox, self._blobs, gpus)
+        folders = (self._session.calls, self._session.blobs)
+        hidden = hiding(os.environ, found, gpus)
         self._pool = self._calls.pool = Pool(
-            self._loop, self._calls, welcome.hash_seed, (self._session.calls, self._session.blobs)
+            self._loop, self._calls, welcome.hash_seed, folders, hidden
         )
         self._calls.sweep = self._sweep
-        capacity, sources = self._machine.capacity(self._session.path, welcome.capacity)
+        capacity, sources = self._machine.capacity(
+            self._session.path, welcome.capacity, Bound(len(gpus), found.source)
+        )
         self._calls.node_memory = capacity.memory
         description = {**self._description(cache), "sources": sources}
         self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(description)))

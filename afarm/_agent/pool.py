@@ -91,6 +91,7 @@ class Worker:
         sent: The attempts in its inbox, the one it runs first.
         sequence: How many calls it has been given.
         functions: Blobs of functions it has.
+        devices: The GPUs that its calls see.
         handing: The attempt whose result's bytes are on their way, and how many are left.
     """
 
@@ -102,6 +103,7 @@ class Worker:
     sent: deque[Any] = field(default_factory=deque)
     sequence: int = 0
     functions: set[int] = field(default_factory=set)
+    devices: tuple[str, ...] = ()
     handing: Any = None
     handing_left: int = 0
     leaving: bool = False
@@ -192,13 +194,22 @@ class Pool:
         owner: Who is told what happens.
         hash_seed: For all of them.
         folders: The folders of calls and of blobs.
+        variables: Environment variables of their own.
     """
 
-    def __init__(self, loop: Loop, owner: Owner, hash_seed: int, folders: tuple[str, str]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        owner: Owner,
+        hash_seed: int,
+        folders: tuple[str, str],
+        variables: Mapping[str, str],
+    ) -> None:
         self._loop = loop
         self._owner = owner
         self._hash_seed = hash_seed
         self._folders = folders
+        self._variables = variables
         self._templates: dict[Key, Template] = {}
         self._slots: dict[int, Slot] = {}
         self._idle: dict[Key, list[Slot]] = {}
@@ -440,7 +451,8 @@ class Pool:
         package: Any = sys.modules[__name__.partition(".")[0]]
         line, program = package.__first_line__, package.__bootstrap__
         argv = [recipe.executable, "-s", "-P", "-c", line, "template"]
-        environment = _environment(os.environ, key.threads, self._hash_seed)
+        inherited = {**os.environ, **self._variables}
+        environment = _environment(inherited, key.threads, self._hash_seed)
         pid = spawn(argv, environment, (theirs.fileno(), their_noise, their_noise))
         theirs.close()
         os.close(their_noise)

@@ -27,7 +27,7 @@ from ..resources import Usage
 from . import restore, system
 from .hook import hook
 from .inbox import Inbox, wait_drained
-from .internal import Flag, Function, Imported
+from .internal import Devices, Flag, Function, Imported
 from .page import (
     ANONYMOUS,
     BEGUN,
@@ -89,6 +89,10 @@ class Worker:
                     return
             elif frame.kind == Function.kind:
                 self._values.add_function(frame.subject, frame.body)
+            elif frame.kind == Devices.kind:
+                devices = decode(frame)
+                assert isinstance(devices, Devices)
+                os.environ["CUDA_VISIBLE_DEVICES"] = devices.visible
 
     def _serve_run(self, run: Run) -> bool:
         """Run one call and answer; return whether this worker serves on."""

@@ -26,6 +26,8 @@ from .cgroups import Cgroups, Group, read_text
 
 _MACHINE = "the machine"
 
+_NO_GPUS = Bound(0, "")
+
 _PROCESS_LIMITS = ("RLIMIT_AS", "RLIMIT_DATA", "RLIMIT_RSS")
 
 
@@ -34,7 +36,7 @@ class Capacity(NamedTuple):
 
     Attributes:
         resources: What it has.
-        sources: For ``cores`` and ``memory``, what sets the amount.
+        sources: For ``cores``, ``memory`` and ``gpus``, what sets the amount.
     """
 
     resources: Resources
@@ -161,23 +163,26 @@ class Machine:
 
     # --- all of it
 
-    def capacity(self, folder: str, stated: Resources) -> Capacity:
+    def capacity(self, folder: str, stated: Resources, gpus: Bound = _NO_GPUS) -> Capacity:
         """Return what this node has, with what was stated of it taken as said.
 
         Args:
             folder: Where scratch directories are.
             stated: What the user said of the node.
+            gpus: How many GPUs it has, and where they were found.
         """
         cores, memory = self.cores(), self.memory()
         found = Resources(
             cores=cores.amount,
             memory=None if memory is None else int(memory.amount),
             disk=disk(folder),
-            gpus=0,
+            gpus=int(gpus.amount),
         )
         sources = {} if memory is None else {"memory": memory.source}
         sources["cores"] = cores.source
-        for name in ("cores", "memory"):
+        if gpus.source:
+            sources["gpus"] = gpus.source
+        for name in ("cores", "memory", "gpus"):
             if getattr(stated, name) is not None:
                 sources[name] = "stated"
         return Capacity(stated.over(found), sources)

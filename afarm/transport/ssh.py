@@ -40,7 +40,7 @@ class SSHNode:
         cores: How many cores it offers; ``None``: as many as it has.
         memory: How much memory, in bytes or as ``"16 GiB"``; ``None``: as much as it has.
         disk: How much disk, likewise; ``None``: what is free.
-        gpus: How many GPUs.
+        gpus: How many GPUs; ``None``: those of its ``CUDA_VISIBLE_DEVICES``, else all it has.
         labels: Words that calls can ask for.
         name: What the farm calls it; empty: the host as given.
     """

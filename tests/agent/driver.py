@@ -64,6 +64,8 @@ class Driver:
     Args:
         scratch: The agent's folder.
         farm: The farm's name.
+        capacity: What is stated of the node.
+        environ: Environment variables on top of this process's.
     """
 
     def __init__(
@@ -75,6 +77,8 @@ class Driver:
         silence: float = 60.0,
         executable: str = sys.executable,
         welcome: bool = True,
+        capacity: Resources | None = None,
+        environ: dict[str, str] | None = None,
     ) -> None:
         ours, theirs = socket.socketpair()
         program = bootstrap.payload()
@@ -82,7 +86,7 @@ class Driver:
             [executable, *bootstrap.interpreter_arguments(len(program))],
             stdin=theirs,
             stdout=theirs,
-            env={**os.environ, "AFARM_CACHE": str(scratch)},
+            env={**os.environ, "AFARM_CACHE": str(scratch), **(environ or {})},
         )
         theirs.close()
         self.sock = ours
@@ -99,7 +103,8 @@ class Driver:
         self.auto_credit = True
         first = program
         if welcome:
-            first += m.encode(m.Welcome(1, 42, heartbeat, silence, Resources(), farm, "here", ""))
+            stated = capacity or Resources()
+            first += m.encode(m.Welcome(1, 42, heartbeat, silence, stated, farm, "here", ""))
         ours.sendall(first)
 
     # --- sending

@@ -302,3 +302,19 @@ def kill_group(how: str) -> None:
     else:
         os.killpg(0, signal.SIGKILL)
     time.sleep(10)
+
+
+def visible_gpus() -> str | None:
+    return os.environ.get("CUDA_VISIBLE_DEVICES")
+
+
+def use_gpus(folder: str) -> str:
+    """Return the GPUs that this call sees, of each of which it is the only user meanwhile."""
+    visible = os.environ["CUDA_VISIBLE_DEVICES"]
+    used = [os.path.join(folder, name) for name in visible.split(",") if name]
+    for path in used:
+        os.mkdir(path)
+    time.sleep(0.005)
+    for path in used:
+        os.rmdir(path)
+    return visible
