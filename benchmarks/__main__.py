@@ -36,6 +36,7 @@ QUESTIONS = (
     "record",
     "packing_replay",
     "packing_live",
+    "scale",
 )
 RESULTS = Path(__file__).parent / "results"
 ROUNDS = 5
