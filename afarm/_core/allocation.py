@@ -74,19 +74,17 @@ def largest_capacity(queue: Queue, fleet: Fleet) -> Resources | None:
     That of the largest node that is up, so that nothing waits for a node that may never
     come back; of the others only where those that are up have proved too small.
     """
+    if queue.retry is None:
+        return fleet.largest(queue.profile)
     holders = fleet.holders(queue.profile)
     if not holders:
         return None
-    resource = "memory"
     usable = [node for node in holders if node.state is NodeState.UP]
-    if queue.retry is not None:
-        resource = queue.retry.resource
-        before = stated_of(queue.retry.previous, resource)
-        back_soon = [node for node in holders if node.state is not NodeState.SET_ASIDE]
-        if before is not None and most_of(usable, resource) <= before < most_of(
-            back_soon, resource
-        ):
-            usable = back_soon
+    resource = queue.retry.resource
+    before = stated_of(queue.retry.previous, resource)
+    back_soon = [node for node in holders if node.state is not NodeState.SET_ASIDE]
+    if before is not None and most_of(usable, resource) <= before < most_of(back_soon, resource):
+        usable = back_soon
     return largest_of(usable or holders, resource).capacity
 
 

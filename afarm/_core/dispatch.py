@@ -8,9 +8,10 @@ on all nodes, and at all queues, best first, on the nodes where room has appeare
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
-from collections.abc import Callable, Hashable, Iterable
+from collections import deque
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import count
 from operator import attrgetter, itemgetter
 
 from ..resources import Seconds
@@ -23,6 +24,7 @@ from .fleet import Fleet
 from .grant import Amounts, Grant
 from .invocation import Invocation, State, Step
 from .node import Node, NodeState
+from .order import Order
 from .packing import (
     RESERVE_AFTER,
     RESERVE_EVERY,
@@ -36,8 +38,9 @@ from .packing import (
     score,
     soonest,
 )
-from .queues import Group, Queue, QueueKey, Retry
+from .queues import Group, Queue, QueueKey, Rank, Retry
 from .request import Request
+from .rooms import FEW
 from .sizers.base import Sizer
 
 _by_rank = attrgetter("rank")
@@ -53,7 +56,10 @@ _NODES_FOR_EACH_RESERVATION = 4
 
 def _most_free(nodes: Iterable[Node]) -> tuple[float, float]:
     """Return the most cores and the most memory that are free on one of the nodes."""
-    return max(node.cores for node in nodes), max(node.memory for node in nodes)
+    cores = memory = -math.inf
+    for node in nodes:
+        cores, memory = max(cores, node.cores), max(memory, node.memory)
+    return cores, memory
 
 
 def _similar_for(sizer: Sizer) -> Callable[[Request], Hashable]:
@@ -78,7 +84,7 @@ class Dispatcher:
         self._similar = _similar_for(sizer)
         self._telling: Callable[[str], Hashable] | None = getattr(sizer, "telling", None)
         self._queues: dict[QueueKey, Queue] = {}
-        self._order: list[Queue] = []  # those in which someone waits, by rank
+        self._order = Order()  # those in which someone waits
         self._groups_made = 0
         self._activations = 0
         self._version = -1
@@ -146,6 +152,7 @@ class Dispatcher:
     def freed(self, node: Node) -> None:
         """There is more room on the node than before."""
         self._roomier[node] = None
+        self._fleet.rooms.changed(node)
 
     def ended(self, group: Group) -> None:
         """Forget a group that has no members left, and its queue if that was all of it."""
@@ -250,39 +257,49 @@ class Dispatcher:
         self._wake_at = _NEVER
 
     def _place(self, at: Seconds, actions: list[Action]) -> None:
-        fresh, self._fresh = self._fresh, {}
+        fresh = deque(sorted(self._fresh, key=_by_rank))
+        self._fresh = {}
         rooms = [node for node in self._roomier if node.state is NodeState.UP]
         self._roomier.clear()
-        if rooms:
-            cores, memory = _most_free(rooms)
-            for queue in self._order.copy():
-                if queue in fresh:
-                    del fresh[queue]
-                    self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
-                else:
-                    grant = queue.grant
-                    # Most of them want more than there is anywhere; this costs 0.1 us.
-                    if grant is None or grant.memory > memory or grant.cores > cores:
-                        continue
-                    if not self._start_all_that_fits(queue, rooms, at, actions):
-                        continue
-                    least_cores, least = self._least
-                    rooms = [n for n in rooms if n.cores >= least_cores and n.memory >= least]
-                if not rooms:
-                    break
+        cores, memory = _most_free(rooms)
+        after: Rank | None = None
+        while fresh or rooms:
+            # Those that are not fresh fit nowhere but where room has appeared.
+            queue = self._order.first_that_fits(after, cores, memory) if rooms else None
+            if queue is None:
+                rooms = []
+            where: Sequence[Node] | None = rooms
+            if fresh and (queue is None or fresh[0].rank <= queue.rank):
+                queue, where = fresh.popleft(), None
+            elif queue is None:
+                break
+            after = queue.rank
+            if self._start_all_that_fits(queue, at, actions, where) and rooms:
+                least_cores, least = self._least
+                rooms = [n for n in rooms if n.cores >= least_cores and n.memory >= least]
                 cores, memory = _most_free(rooms)
-        for queue in sorted(fresh, key=_by_rank):
-            self._start_all_that_fits(queue, self._fleet.up.values(), at, actions)
 
     def _start_all_that_fits(
-        self, queue: Queue, nodes: Iterable[Node], at: Seconds, actions: list[Action]
+        self,
+        queue: Queue,
+        at: Seconds,
+        actions: list[Action],
+        nodes: Sequence[Node] | None = None,
     ) -> bool:
+        """Start of a queue what fits on these nodes, or on any; return whether something did."""
         grant = queue.grant
         if grant is None:
             return False
         if queue.profile.node is not None:
-            nodes = [node for node in nodes if node.name == queue.profile.node]
-        found = choices(nodes, queue, grant)
+            pinned = self._fleet.up.get(queue.profile.node)
+            nodes = [pinned] if pinned is not None and (nodes is None or pinned in nodes) else []
+        rooms = self._fleet.rooms
+        if nodes is None and len(queue.waiting) <= FEW:
+            return self._start_few(queue, grant, at, actions)
+        if nodes is None:
+            found = rooms.choices(queue, grant)
+        else:
+            found = choices(zip(nodes, count(), strict=False), queue, grant)
         if not found:
             return False
         heapify(found)
@@ -292,6 +309,25 @@ class Dispatcher:
             if node.fits(grant):
                 heappush(found, (score(node, queue, grant), number, node))
         return True
+
+    def _start_few(self, queue: Queue, grant: Grant, at: Seconds, actions: list[Action]) -> bool:
+        """Do the same on any node, without a look at all of them."""
+        again: dict[int, Node] = {}  # nodes on which one more fits
+        started = False
+        while queue.waiting:
+            found = [(score(node, queue, grant), number, node) for number, node in again.items()]
+            best = self._fleet.rooms.best(queue, grant)
+            if best is not None:
+                found.append(best)
+            if not found:
+                break
+            _, number, node = min(found)
+            self._start(queue, node, grant, at, actions)
+            started = True
+            again.pop(number, None)
+            if node.fits(grant):
+                again[number] = node
+        return started
 
     def _start(
         self, queue: Queue, node: Node, grant: Grant, at: Seconds, actions: list[Action]
@@ -303,6 +339,7 @@ class Dispatcher:
         group.running += 1
         node.running[invocation.id] = invocation
         node.environments.add(queue.profile.environment)
+        self._fleet.rooms.started(node, queue.profile.environment)
         self._moved[group] = None
         if queue.reserved is not None:
             self.release(queue.reserved)
@@ -500,7 +537,7 @@ class Dispatcher:
 
     def _deactivate(self, queue: Queue) -> None:
         if queue.ranked:
-            del self._order[bisect_left(self._order, queue.rank, key=_by_rank)]
+            self._order.remove(queue)
             queue.ranked = False
         self._fresh.pop(queue, None)
         queue.aged = False
@@ -523,11 +560,12 @@ class Dispatcher:
             self._least = (min(cores, queue.grant.cores), min(memory, queue.grant.memory))
         if queue.ranked:
             if after == queue.rank:
+                self._order.resized(queue)
                 return
-            del self._order[bisect_left(self._order, queue.rank, key=_by_rank)]
+            self._order.remove(queue)
         queue.rank = after
         queue.ranked = True
-        insort(self._order, queue, key=_by_rank)
+        self._order.add(queue)
 
     def _forget_if_unused(self, queue: Queue) -> None:
         if not queue.waiting and not queue.groups and self._queues.get(queue.key) is queue:

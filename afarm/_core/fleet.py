@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Iterable
+from operator import attrgetter
 
 from ..errors import describe_amount
 from ..resources import Resources
 from .events import NodeName
-from .grant import PACKED, amounts, capacity_amounts, holds
+from .grant import PACKED, amounts, capacity_amounts, within
 from .node import Node, NodeState
 from .request import Profile
+from .rooms import Rooms
+
+
+class _Sized:
+    """A node whose capacity is known, in the order of sizes.
+
+    Attributes:
+        rank: The largest is the least; of equals, that which came first.
+    """
+
+    __slots__ = ("amounts", "came", "capacity", "node", "rank")
+
+    def __init__(self, node: Node, capacity: Resources, came: int) -> None:
+        self.node = node
+        self.capacity = capacity
+        self.came = came
+        self.amounts = capacity_amounts(capacity)
+        cores, memory, disk, gpus = self.amounts
+        self.rank = (-memory, -cores, -disk, -gpus, came)
+
+
+_rank = attrgetter("rank")
 
 
 class Fleet:
@@ -18,32 +42,75 @@ class Fleet:
 
     Attributes:
         up: Those on which something may start, in the order they came up.
+        rooms: The same, by what is free on them.
         version: Rises whenever the answers of this class may change.
     """
 
     def __init__(self) -> None:
         self.nodes: dict[NodeName, Node] = {}
         self.up: dict[NodeName, Node] = {}
+        self.rooms = Rooms()
         self.version = 0
+        self._by_size: list[_Sized] = []  # whose capacity is known, the largest first
+        self._sized: dict[NodeName, _Sized] = {}
+        self._came = 0
 
     def changed(self, node: Node) -> None:
         """Take note that a node came, went, or changed its state."""
         self.version += 1
         if node.state is NodeState.UP:
             self.up[node.name] = node
+            self.rooms.add(node)
         else:
             self.up.pop(node.name, None)
+            self.rooms.remove(node)
+        self._sort_in(node)
         if node.state is NodeState.GONE:
             del self.nodes[node.name]
 
+    def _sort_in(self, node: Node) -> None:
+        """Keep the order by size."""
+        known = self._sized.pop(node.name, None)
+        if node.state is NodeState.GONE or node.capacity is None:
+            after = None
+        elif known is not None and known.capacity is node.capacity:
+            after = known
+        else:
+            self._came += 1
+            after = _Sized(node, node.capacity, known.came if known else self._came)
+        if known is not None and known is not after:
+            del self._by_size[bisect_left(self._by_size, known.rank, key=_rank)]
+        if after is not None:
+            self._sized[node.name] = after
+            if after is not known:
+                insort(self._by_size, after, key=_rank)
+
+    def largest(self, profile: Profile) -> Resources | None:
+        """Return the capacity with the most memory that holds what is stated.
+
+        Of the nodes that are up, if one of those does, else of all but those that drain.
+        """
+        wanted = amounts(profile.stated, 0)
+        lost: Resources | None = None
+        for sized in self._by_size if profile.node is None else self._pinned(profile.node):
+            if within(wanted, sized.amounts):
+                if sized.node.state is NodeState.UP:
+                    return sized.capacity
+                if lost is None and sized.node.state is not NodeState.DRAINING:
+                    lost = sized.capacity
+        return lost
+
+    def _pinned(self, name: NodeName) -> tuple[_Sized, ...]:
+        sized = self._sized.get(name)
+        return () if sized is None else (sized,)
+
     def holders(self, profile: Profile) -> list[Node]:
         """Return the nodes whose capacity, now or when last up, holds what is stated."""
+        wanted = amounts(profile.stated, 0)
         return [
-            node
-            for node in self._candidates(profile)
-            if node.capacity is not None
-            and node.state is not NodeState.DRAINING
-            and holds(node.capacity, profile.stated)
+            sized.node
+            for sized in (self._by_size if profile.node is None else self._pinned(profile.node))
+            if sized.node.state is not NodeState.DRAINING and within(wanted, sized.amounts)
         ]
 
     def why_never(self, profile: Profile) -> str:

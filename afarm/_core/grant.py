@@ -42,8 +42,17 @@ def capacity_amounts(capacity: Resources) -> Amounts:
 
 def holds(capacity: Resources, wanted: Resources) -> bool:
     """Tell whether an empty node of this capacity has room for what is wanted."""
-    pairs = zip(amounts(wanted, 0), capacity_amounts(capacity), strict=True)
-    return all(want <= have for want, have in pairs)
+    return within(amounts(wanted, 0), capacity_amounts(capacity))
+
+
+def within(wanted: Amounts, free: Amounts) -> bool:
+    """Tell whether all that is wanted is there."""
+    return (
+        wanted[0] <= free[0]
+        and wanted[1] <= free[1]
+        and wanted[2] <= free[2]
+        and wanted[3] <= free[3]
+    )
 
 
 class Grant:

@@ -10,7 +10,7 @@ from enum import Enum
 from ..errors import LocalProtocolError
 from ..resources import Resources, Seconds
 from .events import InvocationId, NodeName
-from .grant import CORE, Amounts, Grant, capacity_amounts
+from .grant import CORE, Amounts, Grant, capacity_amounts, within
 from .invocation import Invocation
 from .queues import Group, Queue
 
@@ -237,9 +237,7 @@ class Node:
 
     def could_fit(self, grant: Grant) -> bool:
         """Tell whether there would be room for the grant if nothing ran there."""
-        return grant.whole_memory <= self.total[1] and all(
-            w <= have for w, have in zip(grant.amounts, self.total, strict=True)
-        )
+        return grant.whole_memory <= self.total[1] and within(grant.amounts, self.total)
 
     def places(self, grant: Grant) -> int:
         """Return how many such grants fit now; at most a thousand where nothing limits."""

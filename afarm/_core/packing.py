@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from heapq import nsmallest
+from itertools import islice
 from operator import attrgetter
 
 from ..resources import Seconds
@@ -85,13 +86,16 @@ def score(node: Node, queue: Queue, grant: Grant) -> Score:
     )
 
 
-def choices(candidates: Iterable[Node], queue: Queue, grant: Grant) -> list[Choice]:
-    """Return the nodes on which the queue's head could start now, with their scores."""
+def choices(candidates: Iterable[tuple[Node, int]], queue: Queue, grant: Grant) -> list[Choice]:
+    """Return the nodes on which the queue's head could start now, with their scores.
+
+    Of equals the one with the lowest number is the best.
+    """
     cores, memory, disk, gpus = grant.cores, grant.memory, grant.disk, grant.gpus
     whole = grant.whole_memory
     return [
         (score(node, queue, grant), number, node)
-        for number, node in enumerate(candidates)
+        for node, number in candidates
         if cores <= node.cores
         and memory <= node.memory
         and whole <= node.total[1]
@@ -170,13 +174,13 @@ def ahead_of(group: Group) -> int:
     return min(each * group.running - len(group.queued), MOST_QUEUED - group.node.queued)
 
 
-def held_up(group: Group, order: list[Queue]) -> bool:
+def held_up(group: Group, order: Iterable[Queue]) -> bool:
     """Tell whether a queue with a better place could use what the group would go on holding."""
     node, queue = group.node, group.queue
     if node.reserved is not None and not may_use(queue, node):
         return True
     grant = group.grant
-    for better in order[:_ASKED]:
+    for better in islice(order, _ASKED):
         if better is queue:
             return False
         wanted = better.grant
