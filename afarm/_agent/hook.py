@@ -21,6 +21,7 @@ from types import ModuleType
 from .._wire.messages import Missing, Run, decode, encode
 from .inbox import Inbox
 from .internal import Found
+from .system import put_first
 
 # No module has a longer name; a message has no room for any.
 _LONGEST_NAME = 500
@@ -40,6 +41,7 @@ class Hook:
         self._worker = 0  # the process that may ask
         self._answers: dict[str, str] = {}
         self._entries: list[str] = []  # of sys.path, that were added here
+        self._programs = ""  # the folder of the last environment that was added
         self._unanswered = ""  # a name that nobody waits for any more
 
     def begin(self, run: Run, inbox: Inbox) -> None:
@@ -47,8 +49,10 @@ class Hook:
         self._run, self._inbox, self._worker = run, inbox, os.getpid()
         if sys.meta_path[-1:] != [self]:
             sys.meta_path[:] = [*(each for each in sys.meta_path if each is not self), self]
-        # After a call in a process that serves many, sys.path is again as it was at first.
-        sys.path.extend(entry for entry in self._entries if entry not in sys.path)
+        if self._entries:
+            # After a call, a process that serves many is as it was before the first one.
+            sys.path.extend(entry for entry in self._entries if entry not in sys.path)
+            put_first(os.environ, self._programs)
 
     def end(self) -> None:
         """Ask for nothing more, and leave nothing in the inbox that was an answer."""
@@ -78,7 +82,9 @@ class Hook:
         site.addsitedir(os.path.join(found.folder, "lib", python, "site-packages"))
         self._entries += [entry for entry in sys.path if entry not in before]
         # What is started from here on has the module, too.
-        sys.executable = os.path.join(found.folder, "bin", "python")
+        self._programs = os.path.join(found.folder, "bin")
+        put_first(os.environ, self._programs)
+        sys.executable = os.path.join(self._programs, "python")
 
     def _ask(self, name: str) -> None:
         """Ask for a module, and wait; other threads of the call wait for their turn."""

@@ -26,6 +26,7 @@ from . import internal, page
 from .channel import Channel
 from .loop import Loop
 from .spawn import spawn
+from .system import put_first
 from .template import Plan
 
 # What a worker may send: results of the farm's protocol, and what else it has to say.
@@ -453,6 +454,8 @@ class Pool:
         argv = [recipe.executable, "-s", "-P", "-c", line, "template"]
         inherited = {**os.environ, **self._variables}
         environment = _environment(inherited, key.threads, self._hash_seed)
+        if not recipe.path:
+            put_first(environment, os.path.dirname(recipe.executable))
         pid = spawn(argv, environment, (theirs.fileno(), their_noise, their_noise))
         theirs.close()
         os.close(their_noise)

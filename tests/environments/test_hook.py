@@ -281,6 +281,24 @@ async def test_what_a_call_starts_afterwards_has_it_too(farm: afarm.Farm, instal
     assert await farm.submit(call, "late") == ("8\n", [2, 4])
 
 
+@pytest.mark.parametrize("isolation", ["fork", "reuse"])
+async def test_its_programs_are_there_as_well(
+    farm: afarm.Farm, install: Install, isolation: str
+) -> None:
+    script = "#!/home/me/bin/python3\nimport late\nprint(late.value)\n"
+    site = install("late", {"late.py": "value = 1\n", "../../../bin/late-tool": script})
+    (site / "../../../bin/late-tool").chmod(0o755)
+    call = by_value(
+        "def f(name):\n"
+        "  import subprocess\n"
+        "  __import__(name)\n"
+        "  return subprocess.check_output([f'{name}-tool'], text=True)\n"
+    )
+    view = farm.options(isolation=isolation)
+
+    assert [await view.submit(call, "late") for _ in range(3)] == ["1\n"] * 3
+
+
 async def test_the_nodes_own_modules_do_not_count(
     farm: afarm.Farm, install: Install, poison: Path
 ) -> None:
