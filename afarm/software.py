@@ -99,7 +99,7 @@ class Supply:
 
     id: int
     environment: Environment
-    brought: tuple[str, ...]
+    brought: tuple[Bundle, ...]
 
 
 class SoftwareLibrary:
@@ -199,7 +199,7 @@ class SoftwareLibrary:
                 software.grown = next(self._numbers)
             if software.missed[module]:
                 return None
-            return Supply(software.grown, shipped, tuple(bundle.name for bundle in brought))
+            return Supply(software.grown, shipped, brought)
 
     def _remember(self, function: Callable[..., Any], added: Added, software: Software) -> None:
         key = (id(function), added)

@@ -19,6 +19,7 @@ from .call import Call, Target
 from .errors import InvocationError
 from .link import Link
 from .payload import PickledFunction
+from .resources import format_bytes
 from .software import Software, SoftwareLibrary
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ log = logging.getLogger("afarm")
 # Functions that nothing waits for are kept on the nodes up to this number: a loop that
 # submits a new lambda each time must not fill them.
 IDLE_FUNCTIONS = 256
+
+# What a call makes travel beyond this is told as a warning: it waits for it.
+_LARGE = 256 << 20
 
 
 @dataclass(slots=True)
@@ -146,14 +150,11 @@ class Staging:
         if supply is None:
             return
         self._describe(link, supply.id, supply.environment)
-        function = call.target.function() if call is not None else None
-        if call is not None and function is not None:
-            log.info(
-                "%s imports %s, as only running it could tell: node %s gets %s. It travels with "
-                "that function from its next analysis on", call.category, missing.name,
-                link.node.name, ", ".join(supply.brought) or "what an earlier call missed",
-            )  # fmt: skip
-            await asyncio.to_thread(_remember, function, missing.name)
+        if call is not None:
+            _tell(call, link, missing.name, supply.brought)
+            function = call.target.function()
+            if function is not None:
+                await asyncio.to_thread(_remember, function, missing.name)
 
     def start(self, call: Call, link: Link, action: do.Start, *, soft: bool) -> None:
         """Queue what the node lacks, then the call itself.
@@ -236,6 +237,18 @@ class Staging:
         link.send_file(
             wire.Blob(state.blob, bundle.size, bundle.digest, "bundle", bundle.name), bundle.path
         )
+
+
+def _tell(call: Call, link: Link, module: str, brought: Sequence[Bundle]) -> None:
+    """Say what a call makes travel that nobody could foresee."""
+    size = sum(bundle.size for bundle in brought)
+    what = ", ".join(bundle.name for bundle in brought) or "what an earlier call missed"
+    log.log(
+        logging.WARNING if size > _LARGE else logging.INFO,
+        "%s imports %s, as only running it could tell: node %s gets %s (%s). It travels with "
+        "that function from its next analysis on",
+        call.category, module, link.node.name, what, format_bytes(size),
+    )  # fmt: skip
 
 
 def _remember(function: Callable[..., Any], module: str) -> None:

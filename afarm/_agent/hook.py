@@ -71,18 +71,22 @@ class Hook:
 
     def take(self, found: Found) -> None:
         """Let modules be imported from the environment that an answer names."""
+        if found.folder:
+            self._add(found.folder)
+        # Last: from here on, other threads look for it where it is now.
         self._answers[found.name] = found.folder
-        if not found.folder:
-            return
+
+    def _add(self, folder: str) -> None:
+        """Import from an environment, too, and start programs in it."""
         import site
 
         python = f"python{sys.version_info.major}.{sys.version_info.minor}"
         before = set(sys.path)
         # As the interpreter of that environment does when it starts.
-        site.addsitedir(os.path.join(found.folder, "lib", python, "site-packages"))
+        site.addsitedir(os.path.join(folder, "lib", python, "site-packages"))
         self._entries += [entry for entry in sys.path if entry not in before]
         # What is started from here on has the module, too.
-        self._programs = os.path.join(found.folder, "bin")
+        self._programs = os.path.join(folder, "bin")
         put_first(os.environ, self._programs)
         sys.executable = os.path.join(self._programs, "python")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 import threading
 from collections import Counter
@@ -18,9 +20,15 @@ import afarm
 from afarm import environments
 from afarm.environments import analyze
 from tests.environments.made_up import Install, Project
-from tests.farm.waiting import until
+from tests.farm.waiting import alive, descendants, until
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what is packed and learned here to this test."""
+    monkeypatch.setenv("AFARM_CACHE", str(tmp_path / "here"))
 
 
 @pytest.fixture
@@ -32,11 +40,8 @@ def poison(tmp_path: Path) -> Path:
 
 
 @pytest_asyncio.fixture
-async def farm(
-    tmp_path: Path, poison: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[afarm.Farm]:
+async def farm(tmp_path: Path, poison: Path) -> AsyncIterator[afarm.Farm]:
     """A farm of one node that has nothing but a Python, and modules where they do not count."""
-    monkeypatch.setenv("AFARM_CACHE", str(tmp_path / "here"))
     python = f"python{sys.version_info.major}.{sys.version_info.minor}"
     user_site = tmp_path / "home" / ".local" / "lib" / python / "site-packages"
     user_site.parent.mkdir(parents=True)
@@ -402,3 +407,37 @@ async def test_a_node_that_comes_later_gets_it_with_the_environment(
 
     assert await farm.submit(call, "late") == 1
     assert asked.names == {"late": 1}
+
+
+async def test_a_call_that_waited_on_a_node_that_is_lost_runs_again(
+    farm: afarm.Farm, install: Install, held: Asked
+) -> None:
+    install("late", {"late.py": "value = 1\n"})
+    invocation = farm.submit(by_value(LOAD), "late")
+    await held.wait_first()
+    started = descendants()
+    (link,) = farm._scheduler().links.values()
+
+    os.kill(link.description["pid"], signal.SIGKILL)
+    held.answer.set()
+
+    assert await invocation == 1
+    assert [attempt.outcome for attempt in invocation.attempts] == ["lost", "returned"]
+    await until(lambda: not any(map(alive, started)))
+    assert held.names == {"late": 1}
+
+
+async def test_a_farm_closes_while_a_call_waits(
+    tmp_path: Path, install: Install, held: Asked
+) -> None:
+    install("late", {"late.py": "value = 1\n"})
+    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=str(tmp_path / "there"))
+    farm = afarm.Farm([node], progress=False)
+    async with farm:
+        invocation = farm.submit(by_value(LOAD), "late")
+        await held.wait_first()
+        started = descendants()
+        invocation.cancel()
+
+    assert not any(map(alive, started))
+    held.answer.set()
