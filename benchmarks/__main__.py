@@ -31,6 +31,7 @@ QUESTIONS = (
     "queue",
     "slow_link",
     "containment",
+    "cores",
     "transfer",
     "startup",
     "record",

@@ -42,7 +42,8 @@ _MOST_IMPORTED = 2000
 # The end of what a template printed, for when it does not come up.
 _NOISE = 4096
 
-# Variables that say how many threads a numerical library may start.
+# Variables that say how many threads or processes a library may start. Each is read when it
+# is loaded; all calls of a template have as many cores.
 _THREADS = (
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
@@ -53,6 +54,8 @@ _THREADS = (
     "NUMBA_NUM_THREADS",
     "RAYON_NUM_THREADS",
     "POLARS_MAX_THREADS",
+    "NUMEXPR_MAX_THREADS",  # above 8 (16 since 2.10) `NUMEXPR_NUM_THREADS` is refused without
+    "LOKY_MAX_CPU_COUNT",  # what joblib, and so scikit-learn, makes of n_jobs=-1
 )
 
 # Variables of the agent's own start that no template is to inherit.

@@ -342,7 +342,52 @@ def test_items_are_messages_of_their_own(driver: Driver) -> None:
     assert [i.index for i in driver.of(Item) if i.invocation == invocation] == [0, 1]
 
 
-def test_limits_of_cores_choose_the_number_of_threads(driver: Driver) -> None:
-    result = driver.call(lambda: os.environ["OMP_NUM_THREADS"], limits=Resources(cores=2.0))
-    assert result.value == "2"
-    assert driver.call(lambda: os.environ["OMP_NUM_THREADS"]).value == "1"
+THREAD_VARIABLES = [
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMEXPR_MAX_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+    "LOKY_MAX_CPU_COUNT",
+]
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(None, "1"), (0.5, "1"), (2.0, "2"), (3.7, "3")])
+def test_libraries_are_told_how_many_threads_to_start(
+    driver: Driver, cores: float | None, threads: str
+) -> None:
+    def told(names: list[str]) -> dict[str, str | None]:
+        return {name: os.environ.get(name) for name in names}
+
+    found = driver.call(told, THREAD_VARIABLES, limits=Resources(cores=cores)).value
+    assert found == dict.fromkeys(THREAD_VARIABLES, threads)
+
+
+def test_a_reused_process_keeps_the_number_of_threads_that_its_libraries_were_loaded_with(
+    driver: Driver,
+) -> None:
+    pytest.importorskip("numpy")
+    pytest.importorskip("threadpoolctl")
+
+    def threads() -> tuple[set[int], int]:
+        import numpy  # noqa: F401
+        import threadpoolctl
+
+        return {each["num_threads"] for each in threadpoolctl.threadpool_info()}, os.getpid()
+
+    driver.in_place(["numpy"], environment=8)
+    found = [
+        driver.call(
+            threads, environment=8, group=group, reuse=True, limits=Resources(cores=cores)
+        ).value
+        for group, cores in enumerate((1.0, 2.0, 1.0, 2.0), 1)
+    ]
+    assert [counts for counts, _ in found] == [{1}, {2}, {1}, {2}]
+    pids = [pid for _, pid in found]
+    assert pids[:2] == pids[2:]
+    assert pids[0] != pids[1]
