@@ -25,6 +25,10 @@ VARIABLE = "CUDA_VISIBLE_DEVICES"
 _ORDER = "CUDA_DEVICE_ORDER"
 _BY_BUS = "PCI_BUS_ID"
 
+# Has `torch.cuda.is_available`, which packages call when they are imported, ask NVML and not
+# CUDA, so that templates may be forked afterwards (PyTorch, "CUDA semantics").
+_CHECK = "PYTORCH_NVML_BASED_CUDA_CHECK"
+
 
 class Found(NamedTuple):
     """The GPUs that a node was found to have.
@@ -96,6 +100,8 @@ def hiding(environ: Mapping[str, str], found: Found, devices: Sequence[str]) -> 
     if not found.devices and not devices:
         return {}
     variables = {VARIABLE: ""}
+    if _CHECK not in environ:
+        variables[_CHECK] = "1"
     if VARIABLE not in environ and _ORDER not in environ:
         variables[_ORDER] = _BY_BUS
     return variables

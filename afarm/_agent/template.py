@@ -31,6 +31,10 @@ from .supervisor import Place, Supervisor
 # threads, or hold handles of a device.
 _NOT_FORK_SAFE = ("polars", "grpc", "cupy", "pycuda", "jax", "tensorflow", "ray")
 
+# CUDA's driver, loaded when a process first uses CUDA. It works in no process that is forked
+# afterwards, and the devices it has seen by then are all it will ever see there.
+_CUDA = b"libcuda.so"
+
 # Their threads wait for work, hold no lock meanwhile, and are made anew in the child.
 _SAFE_THREADS = frozenset({"numpy", "scipy", "openblas"})
 
@@ -147,6 +151,15 @@ class Template:
             os._exit(code)
 
 
+def _has_loaded(library: bytes) -> bool:
+    """Whether a shared library is loaded in this process, by the beginning of its file's name."""
+    try:
+        with open("/proc/self/maps", "rb") as file:
+            return b"/" + library in file.read()
+    except OSError:
+        return False
+
+
 def _preload(name: str) -> str:
     """Import a module; return what went wrong: workers will meet it, and say it, again."""
     try:
@@ -161,6 +174,8 @@ def _why_not_to_fork() -> str:
     for name in _NOT_FORK_SAFE:
         if name in sys.modules:
             return f"{name} is not fork-safe"
+    if _has_loaded(_CUDA):
+        return "something that is imported uses CUDA at once"
     status = read_status(os.getpid())
     if status is not None and status.threads > 1:
         python = sys.modules.get("threading")

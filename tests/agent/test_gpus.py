@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -84,12 +86,13 @@ def test_a_stated_number_is_taken_as_said(
 
 def test_gpus_are_hidden_where_there_are_some_and_nowhere_else() -> None:
     two, none = Found(("0", "1"), "NVML"), Found((), "")
-    by_bus = {"CUDA_VISIBLE_DEVICES": "", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    hidden = {"CUDA_VISIBLE_DEVICES": "", "PYTORCH_NVML_BASED_CUDA_CHECK": "1"}
+    by_bus = {**hidden, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     assert hiding({}, none, ()) == {}
     assert hiding({}, none, ("0",)) == by_bus
     assert hiding({}, two, ()) == by_bus  # gpus=0 was stated
     # Numbers that somebody wrote mean what they meant to them.
-    assert hiding({"CUDA_VISIBLE_DEVICES": "1"}, two, ("1",)) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert hiding({"CUDA_VISIBLE_DEVICES": "1"}, two, ("1",)) == hidden
 
 
 # --- which are free
@@ -271,3 +274,29 @@ def test_a_gpu_is_free_again_when_a_supervisor_dies(one: Driver) -> None:
 
     assert one.call(kill_supervisor, limits=ONE_GPU).outcome is m.Outcome.CRASHED
     assert one.call(look, limits=ONE_GPU, group=2).value[0] == "0"
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
+def test_what_uses_cuda_when_it_is_imported_is_imported_by_each_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "libcuda.so.1"
+    (tmp_path / "cuda.c").write_text("int cuInit(unsigned flags) { return (int)flags; }\n")
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "cuda.c"], check=True)
+    (tmp_path / "hasty.py").write_text(
+        "import ctypes, os\n"
+        f"ctypes.CDLL({str(library)!r}).cuInit(0)\n"
+        "FOUND = os.environ['CUDA_VISIBLE_DEVICES']\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def found() -> str:
+        import hasty  # type: ignore[import-not-found]
+
+        return str(hasty.FOUND)
+
+    with closing(Driver(tmp_path / "node", capacity=ONE_GPU)) as driver:
+        driver.in_place(["hasty"])
+        assert driver.call(found, limits=ONE_GPU).value == "0"
+        [state] = driver.of(m.EnvironmentState)
+        assert "uses CUDA" in state.notes
