@@ -18,6 +18,7 @@ import pytest_asyncio
 
 import afarm
 from afarm import environments
+from afarm._agent.build import base_interpreter
 from afarm.environments import analyze
 from tests.environments.made_up import Install, Project
 from tests.farm.waiting import alive, descendants, until
@@ -39,6 +40,17 @@ def poison(tmp_path: Path) -> Path:
     return folder
 
 
+def bare_node(scratch: Path, *variables: str) -> afarm.CommandNode:
+    """Return a node that has nothing but a Python, and these environment variables."""
+    return afarm.CommandNode(
+        ["/usr/bin/env", "-i", *variables],
+        python=base_interpreter(),
+        scratch=str(scratch),
+        cores=2,
+        name=scratch.name,
+    )
+
+
 @pytest_asyncio.fixture
 async def farm(tmp_path: Path, poison: Path) -> AsyncIterator[afarm.Farm]:
     """A farm of one node that has nothing but a Python, and modules where they do not count."""
@@ -46,8 +58,7 @@ async def farm(tmp_path: Path, poison: Path) -> AsyncIterator[afarm.Farm]:
     user_site = tmp_path / "home" / ".local" / "lib" / python / "site-packages"
     user_site.parent.mkdir(parents=True)
     user_site.symlink_to(poison)
-    command = ["/usr/bin/env", "-i", f"HOME={tmp_path / 'home'}", f"PYTHONPATH={poison}"]
-    node = afarm.CommandNode(command, scratch=str(tmp_path / "there"), cores=2)
+    node = bare_node(tmp_path / "there", f"HOME={tmp_path / 'home'}", f"PYTHONPATH={poison}")
     async with afarm.Farm([node], progress=False) as farm:
         yield farm
 
@@ -401,8 +412,7 @@ async def test_a_node_that_comes_later_gets_it_with_the_environment(
     assert await farm.submit(call, "late") == 1
     (first,) = farm.nodes
 
-    scratch = str(tmp_path / "second")
-    await farm.add_node(afarm.CommandNode(["/usr/bin/env", "-i"], name="second", scratch=scratch))
+    await farm.add_node(bare_node(tmp_path / "second"))
     await farm.remove_node(first.name)
 
     assert await farm.submit(call, "late") == 1
@@ -431,9 +441,7 @@ async def test_a_farm_closes_while_a_call_waits(
     tmp_path: Path, install: Install, held: Asked
 ) -> None:
     install("late", {"late.py": "value = 1\n"})
-    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=str(tmp_path / "there"))
-    farm = afarm.Farm([node], progress=False)
-    async with farm:
+    async with afarm.Farm([bare_node(tmp_path / "there")], progress=False) as farm:
         invocation = farm.submit(by_value(LOAD), "late")
         await held.wait_first()
         started = descendants()
