@@ -89,6 +89,17 @@ def dump(exc: BaseException, pickler: Callable[..., Any] = pickle.Pickler) -> by
     return pickle.dumps(_Chain(records), 5)
 
 
+class _Unpickler(pickle.Unpickler):
+    """The other end of `_Pickler`. A class: Python 3.13.0 takes no such method of an instance."""
+
+    def __init__(self, data: bytes, get: Callable[[int], BaseException]) -> None:
+        super().__init__(io.BytesIO(data))
+        self._get = get
+
+    def persistent_load(self, pid: int) -> BaseException:
+        return self._get(pid)
+
+
 class _Chain:
     """Pickled as a call of `rebuild`, so that plain `pickle.loads` returns the exception."""
 
@@ -125,9 +136,7 @@ def rebuild(records: list[_Record]) -> BaseException:
             if index in loading:
                 raise ValueError("an exception is an argument of itself")
             loading.add(index)
-            unpickler = pickle.Unpickler(io.BytesIO(records[index][0]))
-            unpickler.persistent_load = get  # type: ignore[method-assign]
-            exc = unpickler.load()
+            exc = _Unpickler(records[index][0], get).load()
             if not isinstance(exc, BaseException):
                 raise ValueError(f"unpickled as a {type(exc).__name__}, which is no exception")
             loaded[index] = exc
