@@ -2,8 +2,8 @@
 
 The core alone, without processes or a network, in simulated time: calls of 1,000 categories
 whose needs and run times have heavy tails, on nodes of four sizes. Now and then a node is lost
-and comes back later. Every end of a call is an event of its own, answered before the next:
-a real farm handles those of one turn of its loop together, which costs less.
+and comes back later. Every end of a call is answered before the next, together with what was
+submitted since: a real farm handles all of one turn of its loop together, which costs less.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ GB = 1_000_000_000
 _SIZES = ((4, 16), (8, 32), (16, 48), (32, 256))  # cores, GB
 _LOST_EVERY = 2000  # decisions
 _REBOOT = Seconds(60.0)
+_ENOUGH = 250_000  # a run of more takes minutes, and decides as fast
 
 RATE, TIME = "decisions/s", "time per decision"
 WAITING, MAKESPAN = "memory, a waiting call", "makespan / bound"
@@ -43,7 +44,7 @@ class _Subject:
     Attributes:
         nodes: Up at the beginning.
         waiting: Calls that wait, as long as there are more.
-        calls: In all.
+        calls: In all; what remains after `_ENOUGH` placements is left.
         learned: Whether needs are learned, and not stated.
         features: Whether each call has a feature, on which its memory depends.
     """
@@ -135,13 +136,14 @@ class _Run:
         self._up: dict[str, None] = {}
         self._to_come: list[tuple[float, int, object]] = []
         self._pushed = 0
+        self._enough = int(_ENOUGH * part)
         self._lose_at = _LOST_EVERY
         self.at = self.deciding = self.waiting_bytes = 0.0
         self.core_seconds = self.byte_seconds = self.longest = 0.0
         self.placements = 0
 
     def run(self) -> None:
-        """Run all of it."""
+        """Run all of it, or as much as is enough."""
         for name in self._capacities:
             self._tell(event.AddNode(name, Seconds(0.0)))
         while self._to_come:
@@ -152,12 +154,16 @@ class _Run:
         self._tell(*events)
         self.waiting_bytes = (_resident() - before) / max(1, len(events) - len(self._running))
         del events
-        while self._completed < self._calls:
+        while not self.is_over and self.placements < self._enough:
             self._happen()
-            self._tell(*self._submissions())
             if self.placements >= self._lose_at:
                 self._lose_at += _LOST_EVERY
                 self._lose()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether every call has returned."""
+        return self._completed >= self._calls
 
     @property
     def bound(self) -> float:
@@ -190,25 +196,25 @@ class _Run:
         self.at, _, what = heapq.heappop(self._to_come)
         if isinstance(what, do.Start):
             if self._running.get(what.invocation) is what:
-                self._end(what)
+                self._tell(self._end(what), *self._submissions())
             return
         if isinstance(what, event.NodeUp):
             self._up[what.node] = None
         self._tell(what)  # type: ignore[arg-type]
 
-    def _end(self, start: do.Start) -> None:
+    def _end(self, start: do.Start) -> event.Event:
+        """Return what a node tells when an attempt is over."""
         del self._running[start.invocation]
         kind, wall_time, memory = self._drawn[start.invocation]
         granted = start.allocation.memory
         usage = Usage(wall_time=wall_time, cpu_user=kind.cores * wall_time, memory=memory)
         facts = (start.invocation, start.attempt)
         if granted is not None and memory > granted:
-            self._tell(event.Exhausted(*facts, "memory", usage, 0, Seconds(self.at)))
-            return
+            return event.Exhausted(*facts, "memory", usage, 0, Seconds(self.at))
         self.core_seconds += kind.cores * wall_time
         self.byte_seconds += memory * wall_time
         self.longest = max(self.longest, wall_time)
-        self._tell(event.Finished(*facts, usage, 0, Seconds(self.at)))
+        return event.Finished(*facts, usage, 0, Seconds(self.at))
 
     def _lose(self) -> None:
         """Lose a node with all that it runs; it comes back in a minute."""
@@ -218,8 +224,6 @@ class _Run:
         self._tell(event.LoseNode(name, "cut", Seconds(self.at)))
 
     def _tell(self, *events: event.Event) -> None:
-        if not events:
-            return
         began = time.process_time()
         actions = self._state.handle_all(events)
         self.deciding += time.process_time() - began
@@ -258,11 +262,11 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     found = [
         (RATE, "/s", run.placements / run.deciding),
         (TIME, "s", run.deciding / run.placements),
-        (WAITING, "B", run.waiting_bytes),
-        (MAKESPAN, "", run.at / run.bound),
     ]
-    if SUBJECTS[subject].waiting < 10_000:
-        del found[2]  # they start at once
+    if SUBJECTS[subject].waiting >= 10_000:  # or most start at once
+        found.append((WAITING, "B", run.waiting_bytes))
+    if run.is_over:
+        found.append((MAKESPAN, "", run.at / run.bound))
     return [Figure(subject, metric, unit, (value,)) for metric, unit, value in found]
 
 

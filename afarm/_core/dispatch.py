@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from operator import attrgetter, itemgetter
@@ -32,6 +32,7 @@ from .packing import (
     ahead_of,
     choices,
     held_up,
+    is_short,
     may_use,
     patience,
     rank,
@@ -60,6 +61,22 @@ def _most_free(nodes: Iterable[Node]) -> tuple[float, float]:
     for node in nodes:
         cores, memory = max(cores, node.cores), max(memory, node.memory)
     return cores, memory
+
+
+def _groups_in(moved: Mapping[Group | Queue, int]) -> Iterator[Group]:
+    """Return groups by themselves and those of queues, where calls are short enough to matter."""
+    seen: set[Group] = set()
+    for each, last in moved.items():
+        if isinstance(each, Group):
+            found = [each]
+        elif is_short(each):
+            found = [group for group in each.groups.values() if group.id <= last]
+        else:
+            continue
+        for group in found:
+            if group not in seen:
+                seen.add(group)
+                yield group
 
 
 def _similar_for(sizer: Sizer) -> Callable[[Request], Hashable]:
@@ -95,7 +112,9 @@ class Dispatcher:
         # Empty queues, with their sizes: calls that come one at a time need not be sized anew.
         self._idle: dict[QueueKey, Queue] = {}
         self._roomier: dict[Node, None] = {}
-        self._moved: dict[Group, None] = {}
+        # Groups, and queues with the number of the last group that there was: all of its
+        # groups up to that one.
+        self._moved: dict[Group | Queue, int] = {}
         self._learned: dict[Category, None] = {}
         self._sent_ahead: dict[Group, None] = {}  # groups with queued members
         # When time alone changes something, and the tick that was asked for.
@@ -142,7 +161,7 @@ class Dispatcher:
 
     def moved(self, group: Group) -> None:
         """An attempt of the group ended or was taken over by another one."""
-        self._moved[group] = None
+        self._moved[group] = group.id
 
     def progressed(self, group: Group, at: Seconds) -> None:
         """A queued member of the group has started."""
@@ -340,13 +359,13 @@ class Dispatcher:
         node.running[invocation.id] = invocation
         node.environments.add(queue.profile.environment)
         self._fleet.rooms.started(node, queue.profile.environment)
-        self._moved[group] = None
+        self._moved[group] = group.id
         if queue.reserved is not None:
             self.release(queue.reserved)
 
     def _send_ahead(self, at: Seconds, actions: list[Action]) -> None:
         moved, self._moved = self._moved, {}
-        for group in moved:
+        for group in _groups_in(moved):
             queue = group.queue
             if not queue.waiting or group.node.state is not NodeState.UP:
                 continue
@@ -410,7 +429,7 @@ class Dispatcher:
             if due <= at:
                 key = (None if queue.grant is None else queue.grant.amounts, queue.profile.node)
                 if key not in patiences:
-                    patiences[key] = patience(queue, self._nodes_for(queue))
+                    patiences[key] = patience(self._turnover_for(queue))
                 due = Seconds(queue.passed_since + patiences[key])
             if due > at:
                 self._watch_age(queue, due)
@@ -419,6 +438,16 @@ class Dispatcher:
                 self._aged[queue] = None
                 self._rank(queue)
                 self._reserve_soon()
+
+    def _turnover_for(self, queue: Queue) -> float:
+        """Return the shortest turnover, in seconds, of the nodes that could hold its head."""
+        grant = queue.grant
+        if grant is None:
+            return math.inf
+        if queue.profile.node is None:
+            return self._fleet.rooms.least_turnover(grant)
+        pinned = self._fleet.up.get(queue.profile.node)
+        return math.inf if pinned is None or not pinned.could_fit(grant) else pinned.turnover
 
     def _watch_age(self, queue: Queue, due: Seconds) -> None:
         if not queue.watched and due != _NEVER:
@@ -532,7 +561,7 @@ class Dispatcher:
         queue.serial = self._activations
         queue.passed_since = at
         self._fresh[queue] = None
-        self._moved.update(dict.fromkeys(queue.groups.values()))
+        self._moved[queue] = self._groups_made
         self._watch_age(queue, Seconds(at + RESERVE_AFTER))
 
     def _deactivate(self, queue: Queue) -> None:

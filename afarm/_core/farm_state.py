@@ -413,6 +413,7 @@ class FarmState:
         invocation.group = None
         invocation.evicted_from = group.grant.allocation
         node.ended(over.at - invocation.started)
+        self._fleet.rooms.changed(node)
         self._give_back_growth(invocation, group)
         if not invocation.handed_on:
             self._dispatcher.moved(group)

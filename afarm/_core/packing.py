@@ -107,15 +107,12 @@ def choices(candidates: Iterable[tuple[Node, int]], queue: Queue, grant: Grant) 
     ]
 
 
-def patience(queue: Queue, nodes: Iterable[Node]) -> Seconds:
-    """Return how long its head may be passed over; infinite if no node could hold it."""
-    grant = queue.grant
-    if grant is None:
-        return Seconds(math.inf)
-    turnover = min(
-        (node.turnover for node in nodes if node.could_fit(grant)),
-        default=Seconds(math.inf),
-    )
+def patience(turnover: float) -> Seconds:
+    """Return how long a queue's head may be passed over; infinite if no node could hold it.
+
+    Args:
+        turnover: The shortest of the nodes that could, in seconds.
+    """
     return Seconds(max(RESERVE_AFTER, TURNOVERS * turnover))
 
 
@@ -161,6 +158,12 @@ def wait_for_room(node: Node, grant: Grant, at: Seconds) -> float:
         if cores <= 0 and memory <= 0 and disk <= 0 and gpus <= 0:
             return wait
     return math.inf
+
+
+def is_short(queue: Queue) -> bool:
+    """Tell whether its calls are so short that some are sent ahead."""
+    wall_time = queue.category.wall_time
+    return wall_time is not None and wall_time <= QUEUE_AHEAD
 
 
 def ahead_of(group: Group) -> int:

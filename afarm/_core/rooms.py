@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from operator import attrgetter
 
 from .grant import Grant
 from .node import Node
@@ -16,6 +17,9 @@ _BLOCK = 64
 # Where more than this wait for one allocation, the nodes that have room are put in order once;
 # else the best is looked for each time.
 FEW = 8
+
+_cores, _memory, _gpus = attrgetter("cores"), attrgetter("memory"), attrgetter("gpus")
+_load, _turnover = attrgetter("load"), attrgetter("turnover")
 
 
 class _Block:
@@ -30,22 +34,25 @@ class _Block:
         load: None has less.
         environments: None has another one.
         wasteful: Whether each has a GPU that is free.
+        turnover: None has a shorter one, in seconds.
     """
 
-    __slots__ = ("cores", "environments", "load", "memory", "nodes", "wasteful")
+    __slots__ = ("cores", "environments", "load", "memory", "nodes", "turnover", "wasteful")
 
     def __init__(self) -> None:
         self.nodes: dict[Node, int] = {}
         self.environments: set[int] = set()
-        self.look()
+        self.cores = self.memory = -math.inf
+        self.load = self.turnover = math.inf
+        self.wasteful = True
 
     def look(self) -> None:
-        """Find the bounds."""
-        self.cores = self.memory = -math.inf
-        self.load = math.inf
-        self.wasteful = True
-        for node in self.nodes:
-            self.note(node)
+        """Find the bounds of what is free."""
+        nodes = self.nodes
+        self.cores = max(map(_cores, nodes))
+        self.memory = max(map(_memory, nodes))
+        self.load = min(map(_load, nodes))
+        self.wasteful = min(map(_gpus, nodes)) > 0
 
     def note(self, node: Node) -> None:
         """Widen the bounds by what is so of one node now."""
@@ -57,6 +64,9 @@ class _Block:
             self.load = node.load
         if node.gpus <= 0:
             self.wasteful = False
+        turnover = node.turnover
+        if turnover < self.turnover:
+            self.turnover = turnover
 
 
 class Rooms:
@@ -102,7 +112,7 @@ class Rooms:
             self._put(node, self._blocks[-1])
 
     def changed(self, node: Node) -> None:
-        """Take note that a node has more room than before, or runs something else."""
+        """Take note that a node has more room than before, or that something has ended there."""
         block = self._block_of.get(node)
         if block is not None:
             block.note(node)
@@ -111,12 +121,24 @@ class Rooms:
         """Take note that something of an environment was started on a node."""
         block = self._block_of[node]
         block.environments.add(environment)
-        if node.gpus <= 0:
-            block.wasteful = False
+        block.note(node)
 
     def __iter__(self) -> Iterator[Node]:
         for block in self._blocks:
             yield from block.nodes
+
+    def least_turnover(self, grant: Grant) -> float:
+        """Return the shortest turnover, in seconds, of the nodes that could ever hold a grant."""
+        least = math.inf
+        for block in sorted(self._blocks, key=_turnover):
+            if block.turnover >= least:
+                break
+            block.turnover = min(map(_turnover, block.nodes))
+            if block.turnover < least:
+                for node in block.nodes:
+                    if node.turnover < least and node.could_fit(grant):
+                        least = node.turnover
+        return least
 
     def choices(self, queue: Queue, grant: Grant) -> list[Choice]:
         """Return all nodes on which the queue's head could start now, with their scores."""
