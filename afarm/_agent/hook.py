@@ -105,15 +105,15 @@ class Hook:
             run = self._run
             if not free or run is None or name in self._answers:
                 return
-            if self._unanswered:
-                self._wait(self._unanswered)
-            self._unanswered = name
-            message = Missing(run.invocation, run.attempt, run.environment, name)
             try:
-                self._inbox.send(encode(message))
-            except OSError:
+                if self._unanswered:
+                    self._wait(self._unanswered)
+                self._unanswered = name
+                missing = Missing(run.invocation, run.attempt, run.environment, name)
+                self._inbox.send(encode(missing))
+                found = self._wait(name)
+            except ConnectionError:
                 return  # the agent is gone, and this process in a moment
-            found = self._wait(name)
         if found is not None:
             self.take(found)
 

@@ -98,7 +98,11 @@ def test_an_answer_that_nobody_waits_for_is_not_left_to_the_next_call(
     assert bytes(into.groups[0][0]) == b"abc"
 
 
-def test_it_waits_no_longer_than_the_agent_lives(agent: Agent) -> None:
-    agent.sock.close()
-
+@pytest.mark.parametrize("said", [b"", encode(Found(1, "late", ""))[:9]])
+def test_it_waits_no_longer_than_the_agent_lives(agent: Agent, said: bytes) -> None:
+    agent.send(said)
+    agent.sock.shutdown(socket.SHUT_WR)
     assert agent.hook.find_spec("late") is None
+
+    agent.sock.close()
+    assert agent.hook.find_spec("later") is None
