@@ -23,7 +23,11 @@ _SEND = BULK_LIMIT
 
 
 class Inbox:
-    """Reads and writes frames on a blocking socket."""
+    """Reads and writes frames on a blocking socket.
+
+    Attributes:
+        busy: Whether some thread has its `turn`.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
@@ -31,7 +35,7 @@ class Inbox:
         self._at = 0
         self._aside: deque[Frame] = deque()  # received while something else was waited for
         self._turn = _thread.RLock()
-        self._busy = False
+        self.busy = False
 
     @property
     def waiting(self) -> bool:
@@ -47,14 +51,14 @@ class Inbox:
             signal handler or a finalizer.
         """
         with self._turn:
-            if self._busy:
+            if self.busy:
                 yield False
                 return
-            self._busy = True
+            self.busy = True
             try:
                 yield True
             finally:
-                self._busy = False
+                self.busy = False
 
     def _fill(self, wanted: int, most: int = _READ) -> bool:
         """Read until so many bytes are buffered; return whether the stream has them."""

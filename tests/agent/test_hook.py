@@ -5,7 +5,9 @@ from __future__ import annotations
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -96,6 +98,26 @@ def test_an_answer_that_nobody_waits_for_is_not_left_to_the_next_call(
     into = Gather([[3]])
     assert agent.inbox.gather(into)
     assert bytes(into.groups[0][0]) == b"abc"
+
+
+def test_the_end_of_a_call_waits_for_its_threads_answer(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asker = threading.Thread(target=agent.hook.find_spec, args=["late"], daemon=True)
+    asker.start()
+    agent.sock.recv(1, socket.MSG_PEEK)  # it has asked
+    turn = agent.inbox.turn
+
+    def turn_once_answered() -> Any:
+        agent.send(encode(Found(1, "late", "")))
+        return turn()
+
+    monkeypatch.setattr(agent.inbox, "turn", turn_once_answered)
+    agent.hook.end()
+
+    assert not agent.inbox.busy
+    asker.join(20)
+    assert not asker.is_alive()
 
 
 @pytest.mark.parametrize("said", [b"", encode(Found(1, "late", ""))[:9]])
