@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 # Margins that are compared: the errors that were made, from the median up, and beyond the
 # largest by so much as the next one may well be.
@@ -14,6 +16,9 @@ _QUANTILES = (0.5, 0.7, 0.85, 0.93, 1.0)
 # traces with memory over time), and what the retry gets of what turns out to be needed.
 _UNTIL_STOPPED = 0.6
 _RETRY = 2.0
+
+# Costs that differ by less (relative) are rounded differently: the simpler model is believed.
+_EQUAL = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +60,20 @@ def choose(
         fair: The memory that belongs to its cores on a node, in bytes: what they are worth.
     """
     best, least = Choice(0, math.inf), math.inf
+    weighed = [
+        (each.need, each.seconds, math.exp(each.need) * each.seconds, each.said) for each in judged
+    ]
     for model in range(models):
-        known = [
-            (each.seconds, math.exp(each.need) * each.seconds, each.need - said)
-            for each in judged
-            if (said := each.said[model]) is not None
-        ]
+        known = sorted(
+            (need - answer, seconds, used)
+            for need, seconds, used, said in weighed
+            if (answer := said[model]) is not None
+        )
         # One that was silent about a third of them is no use for the next.
         if not known or 3 * len(known) < 2 * len(judged):
             continue
-        errors = sorted(error for _, _, error in known)
-        # Of what those calls used: not all models are judged by the same ones.
-        used = sum(each for _, each, _ in known)
-        for margin in _margins(errors):
-            cost = _cost(known, margin, growth, fair) / used
-            if cost < least:
+        for margin, cost in _costs(known, growth, fair):
+            if cost < least * (1 - _EQUAL):
                 best, least = Choice(model, margin), cost
     return best
 
@@ -83,21 +87,34 @@ def _margins(errors: Sequence[float]) -> list[float]:
     return found
 
 
-def _cost(
-    known: Sequence[tuple[float, float, float]], margin: float, growth: float | None, fair: float
-) -> float:
-    """Return what a margin would have cost over calls: (seconds, bytes x seconds, error)."""
-    total = worst = 0.0
-    for seconds, used, error in known:
-        worst = max(worst, used)
-        held = used * math.exp(margin - error)  # need x exp(said + margin - need)
-        if error <= margin:
-            total += held
-        elif growth is not None:
-            total += used * (1 + growth)
-        else:
-            total += _UNTIL_STOPPED * (held + fair * seconds) + _RETRY * used
-    if growth is not None:
-        return total
+def _costs(
+    known: Sequence[tuple[float, float, float]], growth: float | None, fair: float
+) -> Iterator[tuple[float, float]]:
+    """Yield margins, and what each would have cost, as a multiple of what was used.
+
+    What a margin holds is need x exp(said + margin - need): sums over calls, made once, times
+    exp(margin).
+
+    Args:
+        known: Errors of a model (logarithms), seconds and byte-seconds of calls, by error.
+        growth, fair: As in `choose`.
+    """
+    errors, times, needs = zip(*known, strict=True)
+    # Of the first n calls, for each n.
+    held = [0.0, *accumulate([need * math.exp(-error) for error, _, need in known])]
+    used = [0.0, *accumulate(needs)]
+    seconds = [0.0, *accumulate(times)]
     # The unseen tail: one more call, half as large again as the largest, that none holds.
-    return total + _RETRY * 1.5 * worst / (len(known) + 1)
+    tail = _RETRY * 1.5 * max(needs) / (len(known) + 1)
+    for margin in _margins(errors):
+        enough = bisect_right(errors, margin)
+        factor = math.exp(margin)
+        cost = factor * held[enough]
+        outgrown = used[-1] - used[enough]
+        if growth is not None:
+            cost += (1 + growth) * outgrown
+        else:
+            stopped = factor * (held[-1] - held[enough]) + fair * (seconds[-1] - seconds[enough])
+            cost += _UNTIL_STOPPED * stopped + _RETRY * outgrown + tail
+        # Of what those calls used: not all models are judged by the same ones.
+        yield margin, cost / used[-1]
