@@ -26,7 +26,8 @@ class Category:
     """Counts and wall times; what it needs of other resources is the sizer's to know."""
 
     __slots__ = (
-        "exhausted", "failed", "finished", "name", "queues", "reuse", "telling", "wall_time",
+        "exhausted", "failed", "finished", "name", "queues", "reuse", "telling", "unsized",
+        "wall_time",
     )  # fmt: skip
 
     def __init__(self, name: str) -> None:
@@ -37,6 +38,7 @@ class Category:
         self.wall_time: Seconds | None = None  # expected; None before the first has finished
         self.reuse = False  # whether its calls are so short that processes are used again
         self.telling: Hashable = None  # what the sizer told its calls apart by, when last asked
+        self.unsized = 0  # what was observed since its queues were sized
         # In the order they came to be, so that equal runs decide equally.
         self.queues: dict[Queue, None] = {}
 

@@ -33,6 +33,7 @@ from .packing import (
     choices,
     held_up,
     is_short,
+    may_go_before,
     may_use,
     patience,
     rank,
@@ -49,6 +50,11 @@ _NEVER = Seconds(math.inf)
 
 # Empty queues that are kept for who comes next; some 500 bytes each.
 IDLE_QUEUES = 64
+
+# Where a feature parts a category into many queues, so many of them are sized for each call that
+# has returned: then some calls change little. The first calls of a category change much.
+_SIZED_FOR_EACH = 2
+_HEEDED_AT_ONCE = 32
 
 # Each reserved node runs partly empty for a while.
 _MOST_RESERVATIONS = 4
@@ -155,9 +161,23 @@ class Dispatcher:
         if not queue.waiting:
             self._deactivate(queue)
 
-    def learned(self, category: Category) -> None:
-        """What is expected of a category has changed."""
-        self._learned[category] = None
+    def learned(self, category: Category, *, surprised: bool) -> None:
+        """What is expected of a category has changed.
+
+        Args:
+            category: Of which an attempt has ended.
+            surprised: Whether it needed more than it had: that is heeded at once.
+        """
+        category.unsized += 1
+        if (
+            surprised
+            or category.telling is None
+            or category.finished < _HEEDED_AT_ONCE
+            or _SIZED_FOR_EACH * category.unsized >= len(category.queues)
+            or (self._telling is not None and self._telling(category.name) != category.telling)
+        ):
+            category.unsized = 0
+            self._learned[category] = None
 
     def moved(self, group: Group) -> None:
         """An attempt of the group ended or was taken over by another one."""
@@ -276,10 +296,15 @@ class Dispatcher:
         self._wake_at = _NEVER
 
     def _place(self, at: Seconds, actions: list[Action]) -> None:
-        fresh = deque(sorted(self._fresh, key=_by_rank))
-        self._fresh = {}
         rooms = [node for node in self._roomier if node.state is NodeState.UP]
         self._roomier.clear()
+        kept = [node for node in rooms if self._is_kept_from_all(node)]
+        for node in kept:  # else all that would fit there were asked, to no avail
+            rooms.remove(node)
+            if node.reserved is not None:
+                self._fresh[node.reserved] = None
+        fresh = deque(sorted(self._fresh, key=_by_rank))
+        self._fresh = {}
         cores, memory = _most_free(rooms)
         after: Rank | None = None
         while fresh or rooms:
@@ -293,10 +318,21 @@ class Dispatcher:
             elif queue is None:
                 break
             after = queue.rank
-            if self._start_all_that_fits(queue, at, actions, where) and rooms:
+            if not self._start_all_that_fits(queue, at, actions, where):
+                continue
+            if kept:
+                rooms += [node for node in kept if node.reserved is None]
+                kept = [node for node in kept if node.reserved is not None]
+            if rooms:
                 least_cores, least = self._least
                 rooms = [n for n in rooms if n.cores >= least_cores and n.memory >= least]
                 cores, memory = _most_free(rooms)
+
+    def _is_kept_from_all(self, node: Node) -> bool:
+        """Tell whether only the queue that it is reserved for may use a node."""
+        queue = node.reserved
+        first = next(iter(self._order), None)
+        return queue is not None and first is not None and not may_go_before(first, queue)
 
     def _start_all_that_fits(
         self,

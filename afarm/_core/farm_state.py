@@ -515,7 +515,7 @@ class FarmState:
     ) -> None:
         request = invocation.request
         self._sizer.observe(category.name, request.sizing_features, usage, exhausted=exhausted)
-        self._dispatcher.learned(category)
+        self._dispatcher.learned(category, surprised=exhausted)
 
     def _category(self, name: str) -> Category:
         category = self._categories.get(name)

@@ -68,9 +68,12 @@ def may_use(queue: Queue, node: Node) -> bool:
     is not held up by it.
     """
     reserved = node.reserved
-    return (
-        reserved is None or reserved is queue or queue.profile.priority > reserved.profile.priority
-    )
+    return reserved is None or reserved is queue or may_go_before(queue, reserved)
+
+
+def may_go_before(queue: Queue, reserved: Queue) -> bool:
+    """Tell whether a queue may use what is kept free for another one."""
+    return queue.profile.priority > reserved.profile.priority
 
 
 def score(node: Node, queue: Queue, grant: Grant) -> Score:
