@@ -200,6 +200,32 @@ def test_those_who_wait_are_sorted_anew_once_a_feature_tells() -> None:
     assert farm.state._dispatcher.is_empty
 
 
+def test_of_many_queues_that_a_feature_makes_not_all_are_sized_for_each_call() -> None:
+    sizer = AutoSizer()
+    grows_with_size(sizer, 100 * MIB)
+    farm = Driver("a", sizer=sizer)
+    farm.submit(Request("f", features={"size": 1.0}), 200)
+    for size in range(2, 30):
+        farm.call(Resources(), features={"size": float(size)})
+    asked = []
+    allocate = sizer.allocate
+
+    def count(category, features, **more):  # type: ignore[no-untyped-def]
+        asked.append(features)
+        return allocate(category, features, **more)
+
+    sizer.allocate = count  # type: ignore[method-assign]
+    each = []
+    for _ in range(100):
+        asked.clear()
+        running = next(n for n in farm.starts if n not in farm.completed)
+        farm.finish(running, memory=100 * MIB if running <= 200 else GIB)
+        each.append(len(asked))
+    queues = 20  # at least: some sizes are alike
+    assert each[10] >= queues  # while little is known
+    assert sum(each[50:]) / 50 < 5
+
+
 def test_what_a_feature_does_not_tell_of_waits_in_the_order_it_came() -> None:
     farm = Driver("a")
     numbers = [farm.call(Resources(cores=2), features={"n": 1.0 + n % 2}) for n in range(30)]
