@@ -11,11 +11,12 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .commands import check, deps, hosts
+from .commands import cache, check, deps, hosts
 from .commands import map as mapping
 from .errors import FarmError
 from .resources import parse_bytes
@@ -59,6 +60,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     _add_demo(commands)
     _add_check(commands)
+    _add_cache(commands)
     _add_deps(commands)
     _add_map(commands)
     _add_top(commands)
@@ -91,6 +93,39 @@ def _add_check(commands: Any) -> None:
     parser.add_argument("node", nargs="*", metavar="NODE", help="names, or a file of nodes")
     _add_nodes(parser)
     parser.set_defaults(run=run_check)
+
+
+def _add_cache(commands: Any) -> None:
+    parser = commands.add_parser(
+        "cache",
+        help="list what nodes have cached, or remove what is not in use",
+        description="Bundles, environments and interpreters that farms left on nodes: their size,"
+        " when they were used last, and whether some farm uses them now.",
+    )
+    parser.add_argument(
+        "node",
+        nargs="*",
+        action=_ListOrClear,
+        metavar="[list|clear] NODE",
+        help="what to do (list), and names, or a file of nodes",
+    )
+    _add_nodes(parser)
+    parser.set_defaults(run=run_cache, action="list")
+
+
+class _ListOrClear(argparse.Action):
+    """Nodes, with a word in front that says what to do there."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        if values and values[0] in ("list", "clear"):
+            namespace.action, *values = values
+        namespace.node = values
 
 
 def _add_deps(commands: Any) -> None:
@@ -184,6 +219,13 @@ def run_check(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
     findings = asyncio.run(check.check(nodes))
     print(check.describe_findings(findings))
     return 1 if any(finding.problem for finding in findings) else 0
+
+
+def run_cache(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:
+    """``afarm cache``: exit status 1 if a node's cache cannot be read."""
+    contents = asyncio.run(cache.ask(nodes, arguments.action))
+    print("\n".join(cache.describe(content, time.time()) for content in contents))
+    return 1 if any(content.problem for content in contents) else 0
 
 
 def run_deps(arguments: argparse.Namespace, nodes: list[Any] | None) -> int:

@@ -218,6 +218,10 @@ class Link:
         except BaseException:
             self.abort()
             raise
+        problem = self.description.get("not_to_ship")
+        if problem and not self.node.in_place:
+            await self.close(HELLO_TIMEOUT)
+            raise NodeError(f"node {self.node.name}: {problem}", node=self.node.name)
 
     def abort(self) -> None:
         """Close the connection at once; what runs on the node ends by itself."""

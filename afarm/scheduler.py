@@ -17,6 +17,7 @@ from . import outcome
 from ._core import actions as do
 from ._core import events as event
 from ._core.farm_state import FarmState
+from ._core.node import NodeState
 from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .call import Call
@@ -319,8 +320,12 @@ class Scheduler:
 
     def attempt_ended(self, link: Link, ended: wire.Ended, parts: list[Buffer]) -> None:
         call = self._current(link, ended.invocation, ended.attempt)
-        if call is not None:
-            self._completions.attempt_ended(call, ended, parts)
+        if call is None:
+            return
+        software = call.target.software
+        if ended.outcome is wire.Outcome.UNUSABLE and software and software.id in link.broken:
+            return  # failed already, with what the node said of its environment
+        self._completions.attempt_ended(call, ended, parts)
 
     def lane_handed_on(self, link: Link, ended: wire.Ended) -> None:
         call = self._current(link, ended.invocation, ended.attempt)
@@ -379,7 +384,8 @@ class Scheduler:
     def environment_state(self, link: Link, state: wire.EnvironmentState) -> None:
         if state.problem:
             log.warning("node %s: %s", link.node.name, state.problem)
-            if len(self.links) > 1:
+            others = (each for each in self.state.nodes() if each.name != link.node.name)
+            if any(each.state in (NodeState.UP, NodeState.CONNECTING) for each in others):
                 link.fail(f"cannot provide an environment: {state.problem}")
             else:
                 self._fail_environment(link, state)
@@ -387,7 +393,7 @@ class Scheduler:
             log.info("node %s: %s", link.node.name, state.notes)
 
     def _fail_environment(self, link: Link, state: wire.EnvironmentState) -> None:
-        """Fail the calls that wait for an environment which the only node cannot have."""
+        """Fail the calls that wait for an environment which no other node could have."""
         link.broken[state.environment] = state.problem
         for call in list(self.calls.values()):
             software = call.target.software

@@ -6,7 +6,7 @@ copy-on-write root file system (overlay of this machine's / on a private, size-l
 A host shows only the distribution's own files: homes, /tmp, /opt, the tree one stands in, site packages and pyenv are hidden, so
 `python3` there is the bare system interpreter.  Nothing on the machine itself is changed except one bridge.
 
-  up N [--mem 2g] [--cpus 1.0] [--disk 2g] [--show-mem 16g] [--show-cores 8] [--pyenv] [--bind SRC:DST]... [--sshd "MaxSessions 10"]...
+  up N [--share SRC:DST]... [--mem 2g] [--cpus 1.0] [--disk 2g] [--show-mem 16g] [--show-cores 8] [--pyenv] [--bind SRC:DST]... [--sshd "MaxSessions 10"]...
                         start hosts h1..hN (idempotent: running hosts are left alone)
   down                  stop and remove everything this testbed started
   status                one line per host
@@ -225,6 +225,10 @@ def host_init(h):
         os.makedirs(root + t, exist_ok=True)
         mount(s, root + t, None, MS_BIND | MS_REC)
         mount(None, root + t, None, MS_BIND | MS_REMOUNT | MS_RDONLY)
+    for b in cfg.get("share") or []:
+        s, t = b.split(":")
+        os.makedirs(root + t, exist_ok=True)
+        mount(s, root + t, None, MS_BIND | MS_REC)
     # /dev /proc /sys /run of its own
     mount("tmpfs", f"{root}/dev", "tmpfs", 0, "mode=755,size=1m")
     for n, maj, mi in (("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0)):
@@ -409,7 +413,7 @@ def cmd_up(a):
         hs = st["hosts"].setdefault(h, {})
         if alive(hs.get("init")):
             continue
-        hs["cfg"] = dict(mem=a.mem, cpus=a.cpus, disk=a.disk, show_mem=a.show_mem, show_cores=a.show_cores, bind=binds, sshd=a.sshd or [], skew=0, faketime=ft)
+        hs["cfg"] = dict(mem=a.mem, cpus=a.cpus, disk=a.disk, show_mem=a.show_mem, show_cores=a.show_cores, bind=binds, share=a.share or [], sshd=a.sshd or [], skew=0, faketime=ft)
         new.append(start_host(st, h))
     known, conf = "", ""
     for h in sorted(st["hosts"], key=index):
@@ -644,6 +648,7 @@ def main():
         u.add_argument(o, default=dflt)
     u.add_argument("--pyenv", action="store_true", help="show ~/.pyenv read-only at its own path")
     u.add_argument("--bind", action="append", help="SRC:DST, read-only")
+    u.add_argument("--share", action="append", help="SRC:DST, as a file system that several hosts have")
     u.add_argument("--sshd", action="append", help="a line for sshd_config")
     for v in ("down", "status"):
         s.add_parser(v)

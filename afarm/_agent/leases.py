@@ -65,13 +65,18 @@ def remove_unused(path: str) -> bool:
     if lock is None:
         return False
     parent, name = os.path.split(path)
-    trash = os.path.join(parent, f".{name}.{os.getpid()}.trash")
+    trash = _hidden(parent, name, "trash")
     try:
         os.rename(path, trash)
     finally:
         os.close(lock)
     remove_tree(trash)
     return True
+
+
+def _hidden(parent: str, name: str, what: str) -> str:
+    """Return a hidden name that nobody else uses: process numbers are those of one host."""
+    return os.path.join(parent, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.{what}")
 
 
 def in_use(path: str) -> bool:
@@ -121,7 +126,7 @@ def is_still(handle: int, path: str) -> bool:
 def set_aside(path: str) -> None:
     """Take a damaged bundle out of the way; who holds it keeps it until it lets go."""
     parent, name = os.path.split(path)
-    hidden = os.path.join(parent, f".{name}.{os.getpid()}.damaged")
+    hidden = _hidden(parent, name, "damaged")
     with contextlib.suppress(FileNotFoundError):  # another process was faster
         os.rename(path, hidden)
     lock = _lock_exclusively(hidden)

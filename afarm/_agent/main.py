@@ -50,8 +50,9 @@ from .._wire.messages import (
 from ..errors import ProtocolError
 from . import system
 from .blobs import Blobs
+from .cache import StoreError, claim, default_root, explain, why_not_to_ship
 from .dispatch import Dispatcher
-from .folders import SessionFolder, cache_folder
+from .folders import SessionFolder
 from .gpus import find_gpus, hiding, offered
 from .keeper import Keeper
 from .loop import Loop
@@ -269,11 +270,12 @@ class Agent:
     def _open(self, welcome: Welcome) -> None:
         """Set up what the farm's `Welcome` asks for, and answer."""
         self._welcome = welcome
+        cache = default_root(welcome.scratch)
         try:
-            cache = cache_folder(welcome.scratch)
+            claim(cache)
             self._session = SessionFolder(cache, welcome.farm, welcome.node)
-        except OSError as exc:
-            self._finish(True, f"no folder for caches and scratch directories: {exc}")
+        except (StoreError, OSError) as exc:
+            self._finish(True, explain(exc, cache) if isinstance(exc, OSError) else str(exc))
             return
         ended = self._session.end_older(lambda: None)
         if ended:
@@ -310,6 +312,7 @@ class Agent:
             "host": platform.node(),
             "pid": os.getpid(),
             "cache": cache,
+            "not_to_ship": why_not_to_ship(cache),
             "tiers": ["process", "tree"],
         }
 

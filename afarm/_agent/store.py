@@ -16,7 +16,6 @@ import fcntl
 import hashlib
 import json
 import os
-import stat
 from collections.abc import Iterator, Sequence
 
 from ..resources import format_bytes
@@ -27,6 +26,7 @@ from .build import (
     make_read_only,
     remove_tree,
 )
+from .cache import StoreError, claim, explain, free, why_not_to_ship
 from .leases import (
     in_use,
     lock_if_possible,
@@ -43,20 +43,6 @@ DEFAULT_CAP = 10 << 30
 _HEXADECIMAL = frozenset("0123456789abcdef")
 
 
-class StoreError(Exception):
-    """Something cannot be stored or built: the message says why, and what to do."""
-
-
-def default_root(stated: str = "") -> str:
-    """Return the folder of caches and scratch directories on this node.
-
-    Args:
-        stated: What the user stated for the node, if anything.
-    """
-    root = stated or os.environ.get("AFARM_CACHE") or f"/var/tmp/afarm-{os.getuid()}"
-    return os.path.abspath(os.path.expanduser(root))
-
-
 def environment_path(root: str, digest: str) -> str:
     """Return where an environment lies, ready or not, for the interpreter that asks.
 
@@ -70,7 +56,7 @@ class Store:
     """One process's view of the cache; what it has touched, it holds until `close`.
 
     Args:
-        root: As `default_root`.
+        root: As `cache.default_root`.
         cap: Bytes above which what was used least recently goes; what is held stays.
 
     Raises:
@@ -84,16 +70,13 @@ class Store:
         self._environments = os.path.join(root, "environments")
         self._leases: dict[str, int] = {}
         with self._explained():
-            _claim_folder(root)
+            claim(root)
             for folder in (self._bundles, self._environments):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 remove_leftovers(folder)
             self.trim()
-        if os.statvfs(root).f_flag & getattr(os, "ST_NOEXEC", 0):
-            raise StoreError(
-                f"{root} is mounted noexec, so that no native library can be loaded from it; "
-                "name another folder with scratch="
-            )
+        if problem := why_not_to_ship(root):
+            raise StoreError(problem)
 
     def close(self) -> None:
         """Let go of everything."""
@@ -145,10 +128,10 @@ class Store:
         needed = size + size // 4 + (1 << 20)
         with self._explained():
             self.trim(room=needed)
-        free = _free(self.root)
-        if free < needed:
+        left = free(self.root)
+        if left < needed:
             raise StoreError(
-                f"{self.root} has {format_bytes(free)} free and a bundle needs "
+                f"{self.root} has {format_bytes(left)} free and a bundle needs "
                 f"{format_bytes(needed)}: make room, or name another folder with scratch="
             )
         with self._explained():
@@ -169,10 +152,10 @@ class Store:
             if not self.has(bundle):
                 raise StoreError(f"the bundle {bundle[:12]} is not in the store")
         path = self.environment_path(digest)
-        if self._hold(path):
-            return path, []
         stores = [self.bundle_path(bundle) for bundle in bundles]
         with self._explained():
+            if self._hold(path):
+                return path, []
             folder, lock = make_hidden(path)
             try:
                 notes = build_environment(folder, path, stores)
@@ -213,7 +196,7 @@ class Store:
         found = sorted(_listed(self._bundles))
         total = sum(size for _, _, size in found)
         for _, name, size in found:
-            if total + room <= self._cap and _free(self.root) >= room:
+            if total + room <= self._cap and free(self.root) >= room:
                 return
             path = os.path.join(self._bundles, name)
             if path in self._leases or in_use(path):
@@ -231,8 +214,11 @@ class Store:
         if lease is None:
             return False
         self._leases[path] = lease
-        with contextlib.suppress(PermissionError):
+        try:
             os.utime(path)  # who used it last
+        except OSError as exc:
+            if exc.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
+                raise
         return True
 
     @contextlib.contextmanager
@@ -311,32 +297,6 @@ class StoreWriter:
         return StoreError(f"the bundle {self._digest[:12]} did not arrive as it was sent: {exc}")
 
 
-def explain(exc: OSError, root: str) -> str:
-    """Return what an error of the file system means for the user and what to do."""
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return (
-            f"no room in {root} ({format_bytes(_free(root))} free): make room, "
-            "or name another folder with scratch="
-        )
-    if exc.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
-        return f"cannot write into {root}: {exc}; name another folder with scratch="
-    return f"cannot use {root}: {exc}"
-
-
-def _claim_folder(root: str) -> None:
-    """Make the folder if need be; it must be this user's, and closed to writers."""
-    os.makedirs(os.path.dirname(root) or ".", exist_ok=True)
-    with contextlib.suppress(FileExistsError):
-        os.mkdir(root, 0o700)
-    status = os.lstat(root)  # a link in a folder that all may write to is anybody's
-    if stat.S_ISLNK(status.st_mode) and not os.stat(os.path.dirname(root)).st_mode & stat.S_IWOTH:
-        status = os.stat(root)
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-        raise StoreError(f"{root} is not a folder of this user; name another with scratch=")
-    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise StoreError(f"{root} can be written by others; chmod go-w {root}")
-
-
 def _write_manifest(folder: str) -> None:
     """Note the size of every file, and what all of them take on the disk."""
     sizes: dict[str, int] = {}
@@ -398,8 +358,3 @@ def _environments_with(parent: str, bundle: str) -> list[str]:
         if isinstance(bundles, list) and bundle in bundles:
             found.append(name)
     return found
-
-
-def _free(path: str) -> int:
-    status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize

@@ -42,7 +42,8 @@ from .._wire.messages import (
 )
 from ..errors import RemoteProtocolError
 from .build import platform_of_interpreter
-from .store import DEFAULT_CAP, Store, StoreError, StoreWriter, default_root, explain
+from .cache import StoreError, default_root, explain
+from .store import DEFAULT_CAP, Store, StoreWriter
 from .system import die_with_parent
 
 _Answer: TypeAlias = Credit | EnvironmentState | Lost | Stored
@@ -227,6 +228,32 @@ class Storekeeper:
             self._answers.append(EnvironmentState(wanted.environment, problem, "; ".join(notes)))
 
 
+class Refusal:
+    """Answers in place of a storekeeper whose folder cannot be used.
+
+    Args:
+        reason: Why, and what to do.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def handle(self, message: Message) -> list[_Answer]:
+        """Return the answers to a message: no environment can be had, no bundle be kept."""
+        if isinstance(message, Environment):
+            return [EnvironmentState(message.environment, self._reason, "")]
+        if isinstance(message, Blob):
+            return [Lost(message.blob, self._reason)]
+        return []
+
+    def fragment(self, subject: int, data: memoryview) -> list[_Answer]:
+        """Let bytes of a bundle go."""
+        return []
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
 def _read_description(message: Environment) -> tuple[_Wanted, str]:
     """Return what an environment is made of, and why it cannot be used here, if so."""
     description = json.loads(message.description)
@@ -247,7 +274,7 @@ def _read_description(message: Environment) -> tuple[_Wanted, str]:
     )
 
 
-def serve(keeper: Storekeeper, source: int, sink: int, leftover: bytes = b"") -> None:
+def serve(keeper: Storekeeper | Refusal, source: int, sink: int, leftover: bytes = b"") -> None:
     """Read frames from one descriptor and answer on the other, until the end of input.
 
     Raises:
@@ -284,12 +311,13 @@ def main(leftover: bytes = b"") -> None:
     arguments = sys.argv[2:]
     root = default_root(arguments[0] if arguments else "")
     cap = int(arguments[1]) if len(arguments) > 1 else DEFAULT_CAP
+    keeper: Storekeeper | Refusal
     try:
         keeper = Storekeeper(Store(root, cap))
     except OSError as exc:
-        sys.exit(explain(exc, root))
+        keeper = Refusal(explain(exc, root))
     except StoreError as exc:
-        sys.exit(str(exc))
+        keeper = Refusal(str(exc))
     try:
         serve(keeper, 0, sink, leftover)
     except BrokenPipeError:

@@ -104,8 +104,14 @@ def _kept() -> bytes:
     return kept
 
 
-def _pack(level: int) -> bytes:
-    program = f"{_source(IMPORTER)}\ninstall(b, d, {TAG!r})\nstart()\n"
+def payload_for(module: str, *arguments: str) -> bytes:
+    """Return what makes an interpreter run ``main(*arguments)`` of a streamed module, and exit."""
+    call = ", ".join(map(repr, arguments))
+    return _pack(level=6, start=f"__import__({module!r}, fromlist=['main']).main({call})")
+
+
+def _pack(level: int, start: str = "start()") -> bytes:
+    program = f"{_source(IMPORTER)}\ninstall(b, d, {TAG!r})\n{start}\n"
     modules = [_load(name) for name in streamed_modules()]
     codes = {each.name: (each.is_package, each.file, marshal.dumps(each.code)) for each in modules}
     return zlib.compress(program.encode() + b"\0" + marshal.dumps(codes), level)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -143,6 +144,21 @@ def test_the_folder_of_a_dead_agent_is_removed_by_the_next(
     second = start(tmp_path / "shared", farm="two")
     second.wait_for(m.Hello)
     assert len(os.listdir(tmp_path / "shared" / "sessions")) == 1
+
+
+def test_the_folder_of_another_hosts_agent_stays_while_it_is_locked(
+    start: Callable[..., Driver], tmp_path: Path
+) -> None:
+    theirs = tmp_path / "shared" / "sessions" / "test-here-1"
+    theirs.mkdir(parents=True)
+    with (theirs / "agent").open("w") as agent:
+        fcntl.flock(agent, fcntl.LOCK_EX)
+        agent.write("1 0 elsewhere:pid:[1]")
+        agent.flush()
+        start(tmp_path / "shared").wait_for(m.Hello)
+        assert theirs.exists()
+    start(tmp_path / "shared", farm="later").wait_for(m.Hello)
+    assert not theirs.exists()
 
 
 def test_garbage_ends_the_agent_with_a_reason(start: Callable[..., Driver]) -> None:

@@ -15,7 +15,8 @@ import pytest
 
 from afarm._agent import build, store
 from afarm._agent.build import remove_tree
-from afarm._agent.store import Store, StoreError, default_root, explain
+from afarm._agent.cache import StoreError, default_root, explain
+from afarm._agent.store import Store
 from tests.agent.made_up_bundles import PACKAGE, bundle, put, run
 
 
@@ -272,7 +273,7 @@ def test_room_is_made_before_a_bundle_is_written(root: str) -> None:
 def test_a_full_disk_is_told_before_anything_is_sent(
     kept: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_free", lambda path: 1 << 20)
+    monkeypatch.setattr(store, "free", lambda path: 1 << 20)
 
     with pytest.raises(StoreError, match=r"1\.0 MiB free and a bundle needs .* scratch="):
         kept.begin("a" * 64, 5 << 20)

@@ -404,16 +404,19 @@ def test_bytes_of_an_unknown_blob_end_it_with_a_word(start: Callable[..., Keeper
     assert "bytes of the blob 5, which was not announced" in text
 
 
-def test_a_folder_it_cannot_use_ends_it_with_one_line(root: str, tmp_path: Path) -> None:
-    Path(root).write_text("")
-    keeper = Keeper(root)
-    status, text = keeper.end()
-    keeper.close()
-    Path(root).unlink()
-    Path(root).mkdir()
+def test_a_folder_it_cannot_use_is_the_answer_to_all_that_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    keeper = Keeper(str(file))
+    keeper.send(wire.Environment(3, description()))
+    keeper.bundle(4, "a" * 64, b"some bytes")
+    problem = f"{file} is not a folder of this user; name another with scratch="
 
-    assert status == 1
-    assert text == f"{root} is not a folder of this user; name another with scratch=\n"
+    assert keeper.wait_state(3).problem == problem
+    lost = keeper.wait_answer(lambda answer: isinstance(answer, wire.Lost))
+    assert lost == wire.Lost(4, problem)
+    assert keeper.end() == (0, "")
+    keeper.close()
 
 
 def test_stop_ends_it(start: Callable[..., Keeper]) -> None:
