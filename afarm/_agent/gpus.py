@@ -45,14 +45,17 @@ class Found(NamedTuple):
 def parse_visible(text: str) -> tuple[str, ...]:
     """Return the devices of a value of ``CUDA_VISIBLE_DEVICES``.
 
-    CUDA stops at the first that cannot be one, such as -1, and ignores those that come twice.
+    CUDA stops at the first that cannot be one, such as -1, and shows none where one comes
+    twice (so does PyTorch, ``torch.cuda._parse_visible_devices``).
     """
-    found: dict[str, None] = {}
+    found: list[str] = []
     for part in text.split(","):
         name = part.strip()
         if not (name.isdecimal() or name.startswith(("GPU-", "MIG-"))):
             break
-        found[name] = None
+        if name in found:
+            return ()
+        found.append(name)
     return tuple(found)
 
 

@@ -145,8 +145,9 @@ class Job:
         found = list(self._first("SLURM_CPUS_ON_NODE"))
         listed = _expanded(self._environ.get("SLURM_JOB_CPUS_PER_NODE", ""))
         where = self._environ.get("SLURM_NODEID", "0" if len(listed) == 1 else "")
-        if not found and where.isascii() and where.isdigit() and int(where) < len(listed):
-            found.append(Bound(listed[int(where)], "SLURM_JOB_CPUS_PER_NODE"))
+        place = int(where) if where.isascii() and where.isdigit() else len(listed)
+        if not found and place < len(listed) and listed[place]:
+            found.append(Bound(listed[place], "SLURM_JOB_CPUS_PER_NODE"))
         if not found or "SLURM_STEP_ID" in self._environ:
             found.extend(self._first("SLURM_CPUS_PER_TASK"))
         yield from found

@@ -43,6 +43,7 @@ def job(environ: dict[str, str], root: str = "/") -> Job:
             (4, "SLURM_JOB_CPUS_PER_NODE"),
         ),
         (SLURM | {"SLURM_JOB_CPUS_PER_NODE": "6"}, (6, "SLURM_JOB_CPUS_PER_NODE")),
+        (SLURM | {"SLURM_JOB_CPUS_PER_NODE": "0"}, None),
         (SLURM | {"SLURM_JOB_CPUS_PER_NODE": "6,8"}, None),  # which of them is this one?
         (SLURM | {"SLURM_JOB_CPUS_PER_NODE": "6", "SLURM_NODEID": "3"}, None),
         # A shell of salloc has the variables, and is not on a node of the job.
