@@ -122,7 +122,9 @@ def _sign(folder: str) -> int:
     try:
         lock_if_possible(file, fcntl.LOCK_EX)
         start = stat.start if stat is not None else 0
-        os.write(file, f"{os.getpid()} {start} {_here()}".encode())
+        os.write(file, f"{os.getpid()} {start}".encode())
+        with open(os.path.join(folder, "host"), "w") as host:
+            host.write(_here())
         os.rename(path + ".new", path)  # nobody reads half of it
     except OSError:
         os.close(file)
@@ -136,7 +138,16 @@ def _here() -> str:
         namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
         namespace = ""
-    return f"{os.uname().nodename}:{namespace}".replace(" ", "_")
+    return f"{os.uname().nodename}:{namespace}"
+
+
+def _host_of(folder: str) -> str:
+    """Return where the agent of a folder runs: here, unless it says otherwise."""
+    try:
+        with open(os.path.join(folder, "host")) as file:
+            return file.read()
+    except FileNotFoundError:
+        return _here()
 
 
 def _is_locked(path: str) -> bool:
@@ -162,9 +173,8 @@ def _agent_of(folder: str) -> int | None:
     path = os.path.join(folder, "agent")
     try:
         with open(path) as file:
-            number, start_time, host = file.read().split()
-        pid, start = int(number), int(start_time)
-        if host != _here():
+            pid, start = map(int, file.read().split())
+        if _host_of(folder) != _here():
             return _ELSEWHERE if _is_locked(path) else None
     except (OSError, ValueError):
         return None

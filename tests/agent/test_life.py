@@ -151,9 +151,10 @@ def test_the_folder_of_another_hosts_agent_stays_while_it_is_locked(
 ) -> None:
     theirs = tmp_path / "shared" / "sessions" / "test-here-1"
     theirs.mkdir(parents=True)
+    (theirs / "host").write_text("elsewhere:pid:[1]")
     with (theirs / "agent").open("w") as agent:
         fcntl.flock(agent, fcntl.LOCK_EX)
-        agent.write("1 0 elsewhere:pid:[1]")
+        agent.write("1 0")
         agent.flush()
         start(tmp_path / "shared").wait_for(m.Hello)
         assert theirs.exists()
