@@ -11,8 +11,9 @@ from .node import Node
 from .packing import Choice, choices
 from .queues import Queue
 
-# Nodes of one block: with some thousand nodes, about as many as there are blocks.
-_BLOCK = 64
+# Nodes of one block. With fewer, more blocks are asked in vain; with more, more nodes whose free
+# cores and free memory are on different ones. 8 to 64 differ by a third (`benchmarks scale`).
+_BLOCK = 32
 
 # Where more than this wait for one allocation, the nodes that have room are put in order once;
 # else the best is looked for each time.
