@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ._core.events import Request
@@ -14,8 +14,9 @@ from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .errors import SerializationError
 from .payload import Arguments, Packed, PickledFunction, load
-from .resources import Resources, Usage
+from .resources import Moment, Resources, Usage
 from .software import NOTHING_ADDED, Added
+from .tracing import Tracing
 
 if TYPE_CHECKING:
     from .link import Link
@@ -164,6 +165,8 @@ class Target:
         told: What the user stated, in words; empty where no record is kept.
         environment: A digest of the software, once a call was looked for in a record.
         parameters: The names of the function's positional parameters.
+        trace: Whether the user wants its processes traced, if anything was stated.
+        tracing: What is known of its category's processes.
     """
 
     function: Callable[[], Callable[..., Any] | None]
@@ -177,6 +180,8 @@ class Target:
     told: str = ""
     environment: str = ""
     parameters: tuple[str, ...] = ()
+    trace: bool | None = None
+    tracing: Tracing = field(default_factory=Tracing)
     request: Request | None = None
     software: Software | None = None
 
@@ -204,6 +209,7 @@ class Call:
         features: What its arguments tell of its needs, if the sizer wants to know.
         awaited: What the sizes of earlier results among its arguments are called as features,
             and their places among its arguments' invocations.
+        curve: How its usage went, until its end comes.
     """
 
     __slots__ = (
@@ -211,6 +217,7 @@ class Call:
         "attempt",
         "attempts",
         "awaited",
+        "curve",
         "ended",
         "entered",
         "error",
@@ -252,6 +259,7 @@ class Call:
         self.memo: Question | None = None
         self.features: Mapping[str, float] | None = None
         self.awaited: tuple[tuple[str, int], ...] = ()
+        self.curve: tuple[Moment, ...] = ()
 
     @property
     def category(self) -> str:
@@ -287,6 +295,10 @@ class Call:
     def end(self, usage: Usage | None, outcome: str) -> None:
         """Note how the running attempt ended."""
         if usage is not None:
+            if usage.processes > 1:
+                self.target.tracing.observe(usage)
+            if self.curve:
+                usage, self.curve = replace(usage, curve=self.curve), ()
             self.usage = usage
         if self.attempts:
             number, node, allocation, _, _ = self.attempts[-1]

@@ -41,6 +41,7 @@ from .scheduler import Scheduler
 from .sizing import Sizer
 from .software import Added
 from .tally import Stats
+from .tracing import Tracings
 from .transport.hosts import NodeSpec, expand
 from .views import NodeInfo
 
@@ -70,6 +71,7 @@ class _Life:
         self.nodes = nodes
         self.sizer = sizer
         self.wants_features = features_wanted(sizer)
+        self.tracings = Tracings()
         self.recording: Recording | None = None
         if record is not None:
             # Who keeps no record need not wait for a database to be imported.
@@ -461,6 +463,8 @@ class Farm:
             code=code,
             told=told,
             parameters=parameters(fn),
+            trace=options.trace,
+            tracing=self._life.tracings.of(category),
         )
         if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):
             self._targets[key] = target
@@ -536,6 +540,7 @@ class Farm:
         packages: Sequence[str] | None = None,
         modules: Sequence[str | types.ModuleType] | None = None,
         files: Files | None = None,
+        trace: bool | None = None,
     ) -> Farm:
         """Return a view of this farm with these settings for its calls. Views nest.
 
@@ -567,6 +572,10 @@ class Farm:
             files: Paths, or paths by name, of files and folders that each call finds in its
                 directory, to be read. Each node is sent a file once, and again when it has
                 changed.
+            trace: Whether the processes that a call starts are traced (ptrace), so that each
+                one's peak is known exactly however short it lives. Meanwhile no debugger can
+                attach to them, and setuid programs run without their rights. Default: for
+                the first calls of a category that start processes.
 
         Raises:
             ValueError, TypeError: If a setting makes no sense; says which.
@@ -591,6 +600,7 @@ class Farm:
             packages=packages,
             modules=modules,
             files=files,
+            trace=trace,
         )
         if memo and self._life.recording is None:
             raise ValueError(

@@ -35,6 +35,7 @@ class CallOptions:
     cwd: str | None = None
     added: Added = field(default_factory=Added)
     files: Mapping[str, str] | None = None
+    trace: bool | None = None
 
     def under(self, inner: CallOptions) -> CallOptions:
         """Return these options with what a nested view states instead."""
@@ -91,6 +92,7 @@ def check_options(
     packages: Sequence[str] | None,
     modules: Sequence[str | ModuleType] | None,
     files: Files | None,
+    trace: bool | None,
 ) -> CallOptions:
     """Return the options, or say which is wrong.
 
@@ -124,6 +126,7 @@ def check_options(
         cwd=None if cwd is None else _text("cwd", os.fspath(cwd)),
         added=Added(_names("packages", packages), _names("modules", modules)),
         files=None if files is None else named_files(files),
+        trace=None if trace is None else bool(trace),
     )
 
 

@@ -24,7 +24,7 @@ from .errors import (
     describe_exit,
 )
 from .payload import RemoteFailure
-from .resources import Resources, Usage, astuple
+from .resources import Resources, Usage, astuple, format_bytes
 
 # Raised as themselves these would be taken for the caller's own: a Ctrl-C, the end of
 # an iteration, a cancelled task.
@@ -36,6 +36,10 @@ _CONFUSING = (
     CancelledError,
     SystemExit,
 )
+
+
+# So many moments of a curve tell whether memory crept or leapt.
+_LAST_MOMENTS = 3
 
 
 def name_of(ended: wire.Ended) -> str:
@@ -165,11 +169,20 @@ def exhausted_error(call: Call, resource: str, reason: str) -> InvocationError:
     )
     return ResourceExhausted(
         f"{call.category} used {used} of its {told} on node {call.node} "
-        f"(attempt {call.attempt}); {remedy}",
+        f"(attempt {call.attempt}){_end_of_curve(usage, resource)}; {remedy}",
         resource=resource,
         limit=limit,
         **_facts(call),
     )
+
+
+def _end_of_curve(usage: Usage, resource: str) -> str:
+    """Return how memory went at last, for people; empty where that is not known."""
+    last = usage.curve[-_LAST_MOMENTS:]
+    if resource != "memory" or len(last) < 2:
+        return ""
+    went = ", ".join(f"{format_bytes(each.memory)} after {each.time:.2f} s" for each in last)
+    return f", having had {went}"
 
 
 def completion_error(call: Call, completion: Completion, reason: str) -> InvocationError:

@@ -138,7 +138,8 @@ _FAULTS = {
     Source.NO_COUNTERS: "the counters of bytes read and written could not be read",
     Source.CUT_SHORT: "the process died before it had measured itself: figures of the last look",
     Source.UNTRACED: (
-        "processes came and went between two looks: of them only the largest mark is known"
+        "its child processes came and went between two looks: of their memory is known only that "
+        "none had more than memory_resident"
     ),
 }
 

@@ -18,11 +18,12 @@ from ._core import actions as do
 from ._core import events as event
 from ._core.farm_state import FarmState
 from ._core.node import NodeState
+from ._monitor.curve import unpack as unpack_curve
 from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .call import Call
 from .completion import Completions
-from .errors import FarmError, NodeError, ProtocolError
+from .errors import FarmError, NodeError, ProtocolError, RemoteProtocolError
 from .link import Link
 from .membership import Membership
 from .payload import FunctionPickles
@@ -364,6 +365,14 @@ class Scheduler:
         call.print(output.body, output.dropped)
         if self._show_output:
             show(sys.stdout if output.stream == 1 else sys.stderr, call, output.body)
+
+    def curve_arrived(self, link: Link, curve: wire.Curve) -> None:
+        call = self._current(link, curve.invocation, curve.attempt)
+        if call is not None:
+            try:
+                call.curve = unpack_curve(curve.body)
+            except ValueError as exc:
+                raise RemoteProtocolError(str(exc)) from exc
 
     def reading_arrived(self, link: Link, reading: wire.Reading) -> None:
         call = self._current(link, reading.invocation, reading.attempt)

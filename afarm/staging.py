@@ -177,6 +177,7 @@ class Staging:
             groups += [packed.lengths for packed in call.passed]
         size = sum(map(sum, groups))
         inline = size <= INLINE
+        target = call.target
         link.send(
             wire.Run(
                 call.id,
@@ -191,7 +192,7 @@ class Staging:
                 size,
                 pack_layout(groups),
                 _ref_blobs(call),
-                call.target.settings,
+                target.tracing.settings(target.settings, target.trace),
                 b"".join(pieces) if inline else b"",
             )
         )

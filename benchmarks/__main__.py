@@ -34,6 +34,7 @@ QUESTIONS = (
     "cores",
     "transfer",
     "startup",
+    "monitor_accuracy",
     "record",
     "packing_replay",
     "packing_live",

@@ -11,9 +11,10 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .._monitor.limits import exceeded, together
+from .._monitor.limits import LONG, exceeded, together
 from .._wire.frames import Frame, pack_header
 from .._wire.messages import (
+    Curve,
     Ended,
     EnvironmentState,
     Item,
@@ -400,7 +401,8 @@ class Dispatcher:
     ) -> None:
         """Answer with what a worker that serves on has said, as it is."""
         usage = usage_of(frame.body)
-        if exceeded(attempt.limits, usage, certain_memory=usage.memory_low) is not None:
+        breach = exceeded(attempt.limits, usage, certain_memory=usage.memory_low)
+        if breach is not None or usage.wall_time >= LONG:
             self._take_result(worker, attempt, frame)
             return
         self._calls.group(attempt).note(usage.wall_time)
@@ -442,6 +444,11 @@ class Dispatcher:
             if attempt is not None:
                 run = attempt.run
                 self._tell(Reading(run.invocation, run.attempt, message.usage))
+        elif isinstance(message, internal.Curve):
+            attempt = of_sequence(worker, message.sequence)
+            if attempt is not None:
+                run = attempt.run
+                self._tell(Curve(run.invocation, run.attempt, message.body))
         elif isinstance(message, internal.Settled):
             self._settled(worker, message)
 

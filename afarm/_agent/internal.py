@@ -128,6 +128,15 @@ class Measured(Message):
     usage: Usage
 
 
+@message(_FIRST + 21)
+class Curve(Message):
+    """How the usage of call ``sequence`` went, ahead of its end: see `_monitor.curve`."""
+
+    worker: int
+    sequence: int
+    body: bytes
+
+
 @message(_FIRST + 19)
 class Settled(Message):
     """The answer to `Settle`: what was seen of the call's tree, and the end of its output."""
@@ -193,5 +202,5 @@ class Devices(Message):
 
 FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose, Prepare, Found))
 TO_AGENT = frozenset(
-    each.kind for each in (Ready, WorkerReady, Printed, Measured, Settled, WorkerGone)
+    each.kind for each in (Ready, WorkerReady, Printed, Measured, Curve, Settled, WorkerGone)
 )

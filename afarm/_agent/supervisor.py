@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from .._monitor import tree
 from .._monitor.limits import exceeded, most
 from .._monitor.proc import oom_kills
+from .._monitor.trace import WALL, Tracer
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Isolation, Message, decode, encode
 from ..resources import Resources, Usage
@@ -27,6 +28,7 @@ from .output import COALESCE, Pipes
 from .page import BEGUN, CLEAN, ENDED, SETTLED, Page
 from .prepared import prepared
 from .scratch import disk_usage, open_up, remove, removed_empty
+from .spawning import Spawning
 from .watch import CallWatch
 from .worker import run_worker
 
@@ -94,6 +96,7 @@ class Supervisor:
         self._tree = tree.ProcessTree(os.getpid())
         self._poll = select.poll()
         self._ooms = oom_kills()
+        self._tracer: Tracer | None = None
         self._wakeups, self._wake = (system.move_high(fd) for fd in os.pipe())
         for descriptor in (self._wakeups, self._wake):
             os.set_blocking(descriptor, False)
@@ -130,6 +133,7 @@ class Supervisor:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self._wakeups, 4096)
                 self._reap()
+                self._trace_who_waits()
             else:
                 self._read_output(descriptor, now)
         for worker in list(self._workers.values()):
@@ -204,16 +208,23 @@ class Supervisor:
         if worker is None:
             return  # `WorkerGone` has answered
         usage = Usage()
+        watch = worker.watch
+        if watch is not None:
+            watch.look_last()
         if message.tree:
             # The worker itself waits, or only hands over its result: what else there is
             # was this call's.
             if not worker.clean:
                 self._end_tree(worker, set())
+            if self._tracer is not None:
+                self._tracer.release()
+                self._tracer = None
             worker.slot[SETTLED] = message.sequence
         if message.leaving and self._spare() is None:
             self._fork_worker()
-        if worker.watch is not None:
-            usage = worker.watch.look_last()
+        if watch is not None:
+            usage = watch.take_peaks()
+            self._tell_curve(worker, watch)
         worker.pipes.read_all()
         tail = worker.pipes.finish(message.sequence)
         if not worker.pipes.waiting:
@@ -278,10 +289,11 @@ class Supervisor:
             for descriptor, (_, writer) in enumerate(pipes, 1):
                 os.dup2(writer, descriptor)
             sock = system.move_socket_high(sock)
-            system.close_all_but(sock.fileno())
+            system.close_all_but(sock.fileno(), self._wake)
         except BaseException:  # nothing of this child may run the supervisor's code
             os._exit(70)
-        run_worker(sock, slot, self._place.calls, self._place.blobs, name)
+        spawning = Spawning(slot, self._wake)
+        run_worker(sock, slot, self._place.calls, self._place.blobs, name, spawning)
 
     def _reap(self) -> None:
         """Wait for every child that has ended; see to the workers among them."""
@@ -289,11 +301,16 @@ class Supervisor:
         gone: list[_Forked] = []
         while True:
             try:
-                pid, status, used = os.wait4(-1, os.WNOHANG)
+                every = os.WNOHANG | (WALL if self._tracer is not None else 0)
+                pid, status, used = os.wait4(-1, every)
             except ChildProcessError:
                 break
             if pid == 0:
                 break
+            if os.WIFSTOPPED(status):
+                if self._tracer is not None:
+                    self._tracer.stopped(pid, status)
+                continue
             worker = by_pid.get(pid)
             if worker is not None and worker.exit is None:
                 worker.exit = os.waitstatus_to_exitcode(status)
@@ -303,7 +320,7 @@ class Supervisor:
                     memory_resident=used.ru_maxrss << 10,
                 )
                 gone.append(worker)
-            elif worker is None:
+            elif worker is None and (self._tracer is None or self._tracer.is_own(pid)):
                 self._count_orphan(used)
         for worker in gone:
             self._bury(worker)
@@ -312,10 +329,13 @@ class Supervisor:
         """Tell the agent that a worker and everything it started is gone; make it so first."""
         if worker.exit != 0 or not worker.clean:
             self._end_tree(worker, {worker.pid})
+        if self._tracer is not None and worker.watch is not None:
+            self._tracer = None  # everything that it traced is gone
         usage = worker.usage
         watch = worker.watch
         if watch is not None:
             usage = most(usage, watch.take_peaks())
+            self._tell_curve(worker, watch)
             watch.close()
             if not worker.resource and worker.exit == -signal.SIGKILL and self._oom_killed():
                 worker.resource = "memory"
@@ -341,6 +361,11 @@ class Supervisor:
         if self._spare() is None and not self._ending:
             self._fork_worker()
 
+    def _tell_curve(self, worker: _Forked, watch: CallWatch) -> None:
+        curve = watch.curve.pack() if worker.resource else watch.take_curve()
+        if curve:
+            self._send(internal.Curve(worker.number, watch.sequence, curve))
+
     def _oom_killed(self) -> bool:
         before, self._ooms = self._ooms, oom_kills()
         return self._ooms > before
@@ -362,11 +387,13 @@ class Supervisor:
 
     def _reap_strangers(self) -> None:
         """Wait for ended children that are no workers."""
+        if self._tracer is not None:
+            self._tracer.drain()
         workers = {w.pid for w in self._workers.values() if w.exit is None}
         for pid in self._tree.children() - workers:
             with contextlib.suppress(ChildProcessError):
-                waited_for, _, used = os.wait4(pid, os.WNOHANG)
-                if waited_for:
+                waited_for, status, used = os.wait4(pid, os.WNOHANG)
+                if waited_for and not os.WIFSTOPPED(status):
                     self._count_orphan(used)
 
     def _count_orphan(self, used: resource.struct_rusage) -> None:
@@ -393,8 +420,29 @@ class Supervisor:
         if breach is not None:
             worker.resource = breach.resource
             self._kill(worker)
+        elif watch.to_be_traced:
+            self._trace(worker, watch)
         elif watch.worth_telling(now):
             self._send(internal.Measured(worker.number, watch.sequence, usage))
+
+    def _trace_who_waits(self) -> None:
+        """Trace the calls that are about to start a process and have been told to wait."""
+        for worker in self._workers.values():
+            watch = worker.watch
+            if watch is not None and watch.to_be_traced and worker.exit is None:
+                watch.look(time.monotonic())
+                self._trace(worker, watch)
+
+    def _trace(self, worker: _Forked, watch: CallWatch) -> None:
+        """Trace a call's processes from now on, where that can be done."""
+        seized = False
+        if self._tracer is None:
+            tracer = Tracer(watch.seen)
+            seized = tracer.seize(worker.pid)
+            for pid in self._tree.below((worker.pid,)) if seized else ():
+                tracer.seize(pid)
+            self._tracer = tracer if seized else None
+        watch.note_traced(seized)
 
     def _read_output(self, descriptor: int, now: float) -> None:
         for worker in self._workers.values():
@@ -414,6 +462,8 @@ class Supervisor:
             remove(worker.folder)
 
     def _reap_all(self) -> None:
+        if self._tracer is not None:
+            self._tracer.drain()
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass

@@ -155,8 +155,11 @@ def receive_with_descriptors(sock: socket.socket, size: int) -> tuple[bytes, lis
     return data, list(item)
 
 
-def close_all_but(kept: int = 2) -> None:
-    """Close every descriptor above 2 but one."""
+def close_all_but(*kept: int) -> None:
+    """Close every descriptor above 2 but these."""
     # One system call each where the kernel has close_range (Linux 5.9).
-    os.closerange(3, kept)
-    os.closerange(kept + 1, max(kept + 2, _MOST_OPEN))
+    first = 3
+    for descriptor in sorted(each for each in kept if each > 2):
+        os.closerange(first, descriptor)
+        first = descriptor + 1
+    os.closerange(first, max(first + 1, _MOST_OPEN))

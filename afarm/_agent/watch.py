@@ -10,6 +10,7 @@ from .._monitor.curve import Curve
 from .._monitor.limits import (
     DISK_EVERY,
     DISK_SHARE,
+    LONG,
     SLOW,
     WITH_CHILDREN,
     most,
@@ -30,6 +31,8 @@ from .page import (
     RESIDENT,
     SPAWNING,
     STARTED,
+    TRACE,
+    TRACED,
     WATCHED,
 )
 from .scratch import DiskWalk
@@ -65,12 +68,18 @@ class CallWatch:
         slot: Its words in the shared page.
         folder: Its scratch directory.
         tree: Finds descendants of the supervisor.
+
+    Attributes:
+        seen: What is seen of its processes.
+        sequence: The number of the present call.
+        due: When to look again.
+        traced: Whether all processes of the present call were traced.
     """
 
     def __init__(self, pid: int, slot: memoryview, folder: str, tree: ProcessTree) -> None:
         self._slot = slot
         self._folder = folder
-        self._seen = TreeWatch(pid, tree)
+        self.seen = TreeWatch(pid, tree)
         self.limits = Resources()
         self._expected = 0
         self._paced_by = self.limits  # how often to look: more often near these
@@ -99,7 +108,7 @@ class CallWatch:
         slot = self._slot
         self.sequence = begun
         slot[WATCHED] = 0
-        self._seen.begin(Baseline(int(slot[RESIDENT]), int(slot[ANONYMOUS])))
+        self.seen.begin(Baseline(int(slot[RESIDENT]), int(slot[ANONYMOUS])))
         self._peaks = Usage(processes=0, threads=0)
         self.curve = Curve()
         self._times = Times(0.0, 0.0, 0, 0)
@@ -107,6 +116,7 @@ class CallWatch:
         self._processor: deque[tuple[float, float]] = deque([(0.0, 0.0)])
         self._cores_peak = 0.0
         self._walk: DiskWalk | None = None
+        self.traced = False
         self._disk_due = now + DISK_EVERY
         self._disk = 0
         self._told = now + _TOLD_AFTER - _TELL_EVERY
@@ -115,7 +125,7 @@ class CallWatch:
     @property
     def certain_memory(self) -> int:
         """Bytes that the present call surely had at its peak so far."""
-        return self._seen.memory.low
+        return self.seen.memory.low
 
     def look(self, now: float) -> Usage | None:
         """Return what the present call uses, as peaks so far; ``None`` if none runs.
@@ -129,9 +139,12 @@ class CallWatch:
             self.due = now + SLOW if now - self._active < _IDLE else _NEVER
             return None
         self._active = now
+        return self._look(begun, now)
+
+    def _look(self, begun: int, now: float) -> Usage:
         started = int(self._slot[STARTED])
         elapsed = max(0.0, (time.monotonic_ns() - started) * 1e-9) if started else 0.0
-        seen = self._seen
+        seen = self.seen
         before = seen.growing
         if seen.look():
             self._tell_worker()
@@ -149,15 +162,19 @@ class CallWatch:
         return self._peaks
 
     def look_last(self) -> Usage:
-        """Look once more, at everything; return the peaks of the present call."""
+        """Look once more, at everything, while what the last call started is still there."""
         now = time.monotonic()
         self._times_due = now
-        self.look(now)
+        begun = int(self._slot[BEGUN])
+        if begun != self.sequence:
+            self._next_call(begun, now)
+        if begun:
+            self._look(begun, now)
         return self._peaks
 
     def _tell_worker(self) -> None:
         """Let the worker know what it cannot see at its end: see `page`."""
-        slot, seen = self._slot, self._seen
+        slot, seen = self._slot, self.seen
         slot[WATCHED] = 0
         slot[HIGH_WATER] = seen.high_water
         slot[FILE_LOW] = seen.mapped_low
@@ -182,7 +199,7 @@ class CallWatch:
 
     def _look_at_times(self, elapsed: float) -> None:
         before = int(self._slot[PROCESSOR]) * 1e-9
-        times = self._seen.times()
+        times = self.seen.times()
         # Before the call there was mostly importing and unpickling: user mode.
         self._times = times._replace(user=max(0.0, times.user - before))
         processor = self._times.user + self._times.system
@@ -207,18 +224,47 @@ class CallWatch:
 
     def take_peaks(self) -> Usage:
         """Return the peaks of the present call."""
+        self.seen.conclude()
+        if self.traced:
+            self._look_at_times(self._peaks.wall_time)
+        self._peaks = most(self._usage(self._peaks.wall_time), self._peaks)
         return self._peaks
+
+    @property
+    def to_be_traced(self) -> bool:
+        """Whether the present call's processes are to be traced, and are not yet."""
+        slot = self._slot
+        begun = int(slot[BEGUN])
+        if not begun or slot[TRACE] != begun or slot[TRACED] >= begun:
+            return False
+        return int(slot[SPAWNING]) == begun or self.seen.has_children
+
+    def note_traced(self, traced: bool) -> None:
+        """Let the call go on that waits for being traced.
+
+        Args:
+            traced: Whether it is; it may be impossible here.
+        """
+        # Whoever had children before may have had others that nobody saw.
+        self.traced = traced and not self.seen.has_children
+        self._slot[TRACED] = self._slot[BEGUN]
+
+    def take_curve(self) -> bytes:
+        """Return how the present call's usage went, packed; empty if that is not worth it."""
+        return self.curve.pack() if self._peaks.wall_time >= LONG else b""
 
     def close(self) -> None:
         """Close what is open for reading the worker."""
-        self._seen.close()
+        self.seen.close()
 
     def _usage(self, elapsed: float) -> Usage:
         """Return what was seen so far."""
-        seen, times = self._seen, self._times
+        seen, times = self.seen, self._times
         sources = Source.WATCH
         if seen.processes > 1:
             sources |= Source.TREE
+        if self.traced:
+            sources |= Source.TRACE
         return Usage(
             wall_time=elapsed,
             cpu_user=times.user,

@@ -48,6 +48,7 @@ from .page import (
 from .prepared import read_by_this_process
 from .results import Payload, dump_failure, dump_result
 from .scratch import Scratch, lay
+from .spawning import Spawning
 from .streams import Stream, UnpicklableItem
 from .values import Disconnected, Values
 
@@ -64,11 +65,14 @@ class Worker:
         calls: The folder for scratch directories.
         blobs: The folder where the agent puts large blobs.
         name: Of the scratch directory.
+        spawning: Tells the supervisor of processes that are about to be started.
     """
 
     def __init__(
-        self, sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str
-    ) -> None:
+        self, sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str,
+        spawning: Spawning,
+    ) -> None:  # fmt: skip
+        self._spawning = spawning
         self._inbox = Inbox(sock)
         self._slot = slot
         self._values = Values(self._inbox, blobs)
@@ -244,6 +248,7 @@ class _Call:
         self._cwd: str | None = settings.get("cwd")
         self._stream: int | None = settings.get("stream")
         self._files: dict[str, int] = settings.get("files") or {}
+        self._trace: bool = settings.get("trace", False)
 
     def perform(self) -> None:
         """Run the call; afterwards `outcome`, `payload` and `finding` say what became of it.
@@ -262,6 +267,8 @@ class _Call:
         slot[ANONYMOUS] = meter.anonymous
         slot[PROCESSOR] = meter.processor_ns
         slot[STARTED] = time.monotonic_ns()
+        if self._trace:
+            worker._spawning.expect(worker._sequence)
         took = 0.0
         try:
             function, args, kwargs = self._load(groups)
@@ -356,12 +363,14 @@ def _flush_streams() -> None:
     system.flush_c_streams()
 
 
-def run_worker(sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str) -> None:
+def run_worker(
+    sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str, spawning: Spawning
+) -> None:
     """Serve calls, then end this process. For the child of a fork: never returns."""
     code = 0
     try:
         signal.set_wakeup_fd(-1)
-        Worker(sock, slot, calls, blobs, name).serve()
+        Worker(sock, slot, calls, blobs, name, spawning).serve()
     except BaseException:  # the supervisor must not go on in this process, whatever happens
         code = 70
         with contextlib.suppress(Exception):

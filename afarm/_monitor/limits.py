@@ -20,6 +20,9 @@ WITH_CHILDREN = 0.015
 # From this share of the memory limit on, looks are close together.
 _NEAR = 0.7
 
+# Of calls that took so many seconds more is told than their peaks: how they got there.
+LONG = 1.0
+
 # How often the scratch directory is walked through, and for which part of the time at most.
 DISK_EVERY = 0.5
 DISK_SHARE = 0.01
@@ -81,10 +84,12 @@ def pause(limits: Resources, elapsed: float, memory: int, grown: int, since: flo
 
 def most(a: Usage, b: Usage) -> Usage:
     """Return the peaks of two readings of one call; the times are those of ``b``, the later."""
+    # User and system of one reading: where they come from differs in how they are divided.
+    longer = a if a.cpu_time > b.cpu_time else b
     return replace(
         b,
-        cpu_user=max(a.cpu_user, b.cpu_user),
-        cpu_system=max(a.cpu_system, b.cpu_system),
+        cpu_user=longer.cpu_user,
+        cpu_system=longer.cpu_system,
         memory=max(a.memory, b.memory),
         memory_low=max(a.memory_low, b.memory_low),
         memory_resident=max(a.memory_resident, b.memory_resident),
@@ -111,13 +116,8 @@ def together(own: Usage, seen: Usage, orphans: float) -> Usage:
     # What it may have rewritten of inherited pages, the looks from outside do not know of.
     memory = max(own.memory, seen.memory + own.memory - own.memory_low)
     sources = usage.sources
-    if (
-        own.processes > 1
-        and not sources & Source.TRACE
-        and own.memory_resident > seen.memory_resident
-    ):
-        # One of its children was larger than all that was seen at once.
-        memory = max(memory, own.memory + own.memory_resident)
+    if own.processes > 1 and not sources & (Source.TRACE | Source.TREE):
+        # No look met its children: what is known of them is that none was larger than this.
         sources |= Source.UNTRACED
     average = usage.cores if own.processes > 1 else 0.0
     return replace(

@@ -192,8 +192,8 @@ class Meter:
             # The largest of those that were waited for. The figure is inherited over fork and
             # exec, so that it says something only where it is above all that this process had.
             largest = children.ru_maxrss << 10
-            if largest > self._children.ru_maxrss << 10:
-                resident = max(resident, largest)
+            if largest > max(resident, self._children.ru_maxrss << 10):
+                resident = largest
         user = own.ru_utime - self._usage.ru_utime + children.ru_utime - self._children.ru_utime
         system = own.ru_stime - self._usage.ru_stime + children.ru_stime - self._children.ru_stime
         usage = Usage(

@@ -96,6 +96,7 @@ class Stat:
         user: Seconds in user mode, with those of the children it has waited for.
         system: Seconds in the kernel, likewise.
         threads: Threads alive.
+        alone: Seconds of its own, user and system, without those of any child.
         start: When it started, in ticks since boot: with its number, which process it is.
         image: Where its code and its stack begin: a forked child's are its parent's until it
             executes another program. Zeros where that may not be read.
@@ -106,6 +107,7 @@ class Stat:
     user: float
     system: float
     threads: int
+    alone: float
     start: int
     image: tuple[int, int]
 
@@ -123,6 +125,7 @@ def read_stat(pid: int) -> Stat | None:
         (int(fields[11]) + int(fields[13])) * TICK,
         (int(fields[12]) + int(fields[14])) * TICK,
         int(fields[17]),
+        (int(fields[11]) + int(fields[12])) * TICK,
         int(fields[19]),
         (int(fields[23]), int(fields[25])),
     )

@@ -125,14 +125,17 @@ def _listed_below(roots: Collection[int]) -> set[int]:
     return found - set(roots)
 
 
-def alive(pids: Collection[int]) -> set[int]:
-    """Return those that still run: a zombie holds nothing, and waits for its parent alone."""
-    found = set()
+def alive(pids: Collection[int]) -> dict[int, int]:
+    """Return those that still run, and when each started.
+
+    A zombie holds nothing, and waits for its parent alone.
+    """
+    found = {}
     for pid in pids:
         stat = read_stat(pid)
         # A leader that has ended while its threads run on looks like a zombie.
         if stat is not None and (stat.state not in "ZX" or stat.threads > 1):
-            found.add(pid)
+            found[pid] = stat.start
     return found
 
 
@@ -152,9 +155,9 @@ def end(members: Callable[[], set[int]], reap: Callable[[], None]) -> None:
         members: Returns those that are to go; zombies among them do not count.
         reap: Waits for the children that have ended, without blocking.
     """
-    stopped: set[int] = set()
+    stopped: dict[int, int] = {}
     while True:
-        new = alive(members() - stopped)
+        new = alive(members() - stopped.keys())
         if not new:
             break
         for pid in new:
@@ -165,7 +168,10 @@ def end(members: Callable[[], set[int]], reap: Callable[[], None]) -> None:
         for pid in stopped:
             send(pid, signal.SIGKILL)
         reap()
-        stopped = alive(members())
+        # Who loses its parent in this moment may stand in neither one's list of children,
+        # so those that were killed are asked for too; a number may be another process's by now.
+        still = {pid: start for pid, start in alive(stopped).items() if stopped[pid] == start}
+        stopped = alive(members()) | still
         if not stopped:
             return
         time.sleep(pause)

@@ -110,6 +110,10 @@ class TreeWatch:
         self._reset = False
         self._counted_twice = 0
         self._ask_at = 0.0
+        self._exiting: set[int] = set()
+        self._ended = 0.0
+        self._sharing: set[int] = set()
+        self._pending = False
 
     def _forget_children(self) -> None:
         for child in getattr(self, "_children", {}).values():
@@ -150,6 +154,7 @@ class TreeWatch:
             self.memory.look(readings, counted_twice)
         else:
             self.memory.look({self._pid: own})
+        self._pending = False
         self._reset = bool(readings)
         self.growing = sum(each.private for each in readings.values()) or own.private + own.shared
         self.resident = max(self.resident, self.high_water, resident)
@@ -184,7 +189,8 @@ class TreeWatch:
         """Return the status of each descendant; note those that have come and gone."""
         pids = self._tree.descendants(self._pid)
         found: list[tuple[int, Status]] = []
-        for pid in pids:
+        self._exiting &= pids
+        for pid in pids - self._exiting - self._sharing:
             child = self._children.get(pid)
             if child is None:
                 child = _Child(pid)
@@ -203,6 +209,78 @@ class TreeWatch:
             gone.observed.close()
             self.memory.died(pid, gone.peak)
         return found
+
+    # --- what a tracer tells: see `trace.Watcher`
+
+    def born(self, pid: int, *, shares: bool) -> None:
+        """Note that a process was forked, whose memory is its parent's so far."""
+        self.processes = max(self.processes, 2 + len(self._children))
+        if shares:
+            self._sharing.add(pid)
+            return
+        child = self._add(pid)
+        status = child.observed.read()
+        if status is not None:
+            child.inherited = status.anonymous
+        child.observed.reset_mark()
+
+    def executed(self, pid: int) -> None:
+        """Note that a process has nothing of its parent's any more."""
+        self._sharing.discard(pid)
+        if pid == self._pid:
+            return
+        child = self._children.get(pid)
+        if child is None:
+            child = self._add(pid)
+        child.inherited = 0
+        child.image = (pid, 0)  # nobody's but its own; those it forks have it from the kernel
+
+    def exiting(self, pid: int) -> None:
+        """Take the last reading of a process."""
+        self._sharing.discard(pid)
+        stat = read_stat(pid)
+        self._ended += stat.alone if stat is not None else 0.0
+        if pid == self._pid:
+            self.look()
+            return
+        child = self._children.pop(pid, None)
+        if child is None:
+            return
+        self._exiting.add(pid)
+        status = child.observed.read()
+        child.observed.close()
+        self._pending = True
+        if status is None:
+            self.memory.died(pid, child.peak)
+            return
+        reading = _reading_of(child, status)
+        certain = max(reading.private, status.high_water - status.file_backed - child.inherited)
+        peak = max(certain, reading.peak - self._still_shared(child, status))
+        self.memory.died(pid, peak, certain)
+        self.resident = max(self.resident, status.high_water)
+
+    def _still_shared(self, child: _Child, status: Status) -> int:
+        """Return how much of what a process has inherited it surely never rewrote."""
+        before = time.monotonic()
+        if child.inherited < _WORTH_ASKING or before < self._ask_at:
+            return 0
+        part = private_memory(child.observed.pid)
+        self._ask_at = before + (time.monotonic() - before) / _SHARE_OF_TIME
+        everything = status.anonymous + status.shared
+        return min(child.inherited, max(0, everything - part)) if part >= 0 else 0
+
+    def _add(self, pid: int) -> _Child:
+        child = self._children[pid] = _Child(pid)
+        child.seen = True
+        self.memory.born(pid)
+        return child
+
+    def conclude(self) -> None:
+        """Count what has ended since the last look, if the call's process is gone itself."""
+        if self._pending:
+            self._pending = False
+            others = {pid: Reading(0, 0, child.peak) for pid, child in self._children.items()}
+            self.memory.look({self._pid: Reading(0, 0, self._own), **others})
 
     def _see(self, child: _Child, status: Status, root: Status) -> None:
         """Find out what a child has inherited, which changes when it executes a program."""
@@ -242,14 +320,18 @@ class TreeWatch:
         """Return CPU time and input and output of the tree, as far as it can still be asked."""
         user = system = 0.0
         read = written = 0
+        alone = self._ended
         for pid in (self._pid, *self._tree.descendants(self._pid)):
             stat: Stat | None = read_stat(pid)
             if stat is None:
                 continue
             user, system = user + stat.user, system + stat.system
+            alone += 0.0 if pid in self._exiting else stat.alone
             more = read_io(pid)
             read, written = read + more[0], written + more[1]
-        return Times(user, system, read, written)
+        # Each counts those it has waited for. Who was traced and waited for by nobody is known
+        # by its own.
+        return Times(max(user, alone - system), system, read, written)
 
 
 def _reading_of(child: _Child, status: Status) -> Reading:

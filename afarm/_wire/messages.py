@@ -229,6 +229,15 @@ class Reading(Message):
     usage: Usage
 
 
+@message(77)
+class Curve(Message):
+    """How a running attempt's usage went, ahead of its `Ended`: see `_monitor.curve`."""
+
+    invocation: int
+    attempt: int
+    body: bytes
+
+
 @message(67)
 class Ended(Message):
     """The attempt is over and its process tree gone; ``next`` started in its place."""
