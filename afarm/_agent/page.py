@@ -23,11 +23,12 @@ BEGUN = 0  # number of the last call it began
 STARTED = 1  # when, nanoseconds of the monotonic clock
 ENDED = 2  # number of the last call whose function is over
 RESIDENT = 3  # bytes resident when the present call began
-PROCESSOR = 4  # nanoseconds of processor time it had used by then, with its children's
+USER = 4  # nanoseconds of CPU in user mode it had used by then, with its children's
 CLEAN = 5  # number of the last call that left no process and no thread
 ANONYMOUS = 6  # of the resident bytes, those that no file is behind
 SPAWNING = 7  # number of the last call that was about to start a process
 TRACE = 10  # number of the last call whose processes are to be traced
+SYSTEM = 18  # nanoseconds of CPU in the kernel, as USER
 # Written by the supervisor.
 SETTLED = 11  # number of the last call that has started processes, and after which it has looked
 TRACED = 12  # number of the last call whose processes are traced, or cannot be

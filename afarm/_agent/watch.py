@@ -27,12 +27,13 @@ from .page import (
     FILE_LAST,
     FILE_LOW,
     HIGH_WATER,
-    PROCESSOR,
     RESIDENT,
     SPAWNING,
     STARTED,
+    SYSTEM,
     TRACE,
     TRACED,
+    USER,
     WATCHED,
 )
 from .scratch import DiskWalk
@@ -198,10 +199,11 @@ class CallWatch:
             self._walk = None
 
     def _look_at_times(self, elapsed: float) -> None:
-        before = int(self._slot[PROCESSOR]) * 1e-9
         times = self.seen.times()
-        # Before the call there was mostly importing and unpickling: user mode.
-        self._times = times._replace(user=max(0.0, times.user - before))
+        self._times = times._replace(
+            user=max(0.0, times.user - int(self._slot[USER]) * 1e-9),
+            system=max(0.0, times.system - int(self._slot[SYSTEM]) * 1e-9),
+        )
         processor = self._times.user + self._times.system
         past = self._processor
         while len(past) > 1 and past[1][0] <= elapsed - _PEAK_OVER:

@@ -37,10 +37,11 @@ from .page import (
     FILE_LAST,
     FILE_LOW,
     HIGH_WATER,
-    PROCESSOR,
     RESIDENT,
     SETTLED,
     STARTED,
+    SYSTEM,
+    USER,
     WATCHED,
     WITHDRAWN_FROM,
     WITHDRAWN_TO,
@@ -265,7 +266,7 @@ class _Call:
         meter.begin(again=self.run.isolation is Isolation.REUSE)
         slot[RESIDENT] = meter.resident
         slot[ANONYMOUS] = meter.anonymous
-        slot[PROCESSOR] = meter.processor_ns
+        slot[USER], slot[SYSTEM] = meter.processor_ns
         slot[STARTED] = time.monotonic_ns()
         if self._trace:
             worker._spawning.expect(worker._sequence)

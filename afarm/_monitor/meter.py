@@ -264,10 +264,13 @@ class Meter:
         return max(low, min(high, part - shared - before)), high
 
     @property
-    def processor_ns(self) -> int:
-        """Nanoseconds of processor time that were used before the call began."""
+    def processor_ns(self) -> tuple[int, int]:
+        """Nanoseconds of CPU, user and system, that were used before the call began."""
         own, children = self._usage, self._children
-        return int(1e9 * (own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime))
+        return (
+            int(1e9 * (own.ru_utime + children.ru_utime)),
+            int(1e9 * (own.ru_stime + children.ru_stime)),
+        )
 
     def grown(self, status: Status | None = None) -> int:
         """Return the bytes of anonymous memory on top of what this process was born with.

@@ -229,7 +229,7 @@ class Reading(Message):
     usage: Usage
 
 
-@message(77)
+@message(78)
 class Curve(Message):
     """How a running attempt's usage went, ahead of its `Ended`: see `_monitor.curve`."""
 

@@ -54,7 +54,8 @@ def test_processes_too_short_for_any_look_have_their_peak(
 
         assert TRACED in usage.monitor
         assert usage.faults == ()
-        assert 60 * MIB <= usage.memory_low <= usage.memory <= 80 * MIB
+        # The kernel counts pages for each processor apart, and adds them up now and then.
+        assert 59 * MIB <= usage.memory_low <= usage.memory <= 80 * MIB
 
 
 def test_the_first_calls_of_a_category_are_traced_and_later_ones_are_not(
