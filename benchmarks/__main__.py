@@ -31,6 +31,8 @@ QUESTIONS = (
     "queue",
     "slow_link",
     "containment",
+    "enforcement",
+    "monitor_overhead",
     "cores",
     "transfer",
     "startup",

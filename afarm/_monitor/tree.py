@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 
 from .proc import newest, processes, read, read_stat
+from .release import release
 
 # After so long without a look, a number may belong to another process: with the least
 # range of numbers that Linux allows by default (32,768) none comes round so soon.
@@ -149,7 +150,8 @@ def end(members: Callable[[], set[int]], reap: Callable[[], None]) -> None:
     """Kill processes until ``members`` finds none, however they multiply.
 
     They are stopped first, until a look shows no new one, so that none can fork while
-    its relatives die; then killed, all at once.
+    its relatives die; then killed, all at once. Their memory is taken back without waiting
+    until each of them gets its turn to do so.
 
     Args:
         members: Returns those that are to go; zombies among them do not count.
@@ -167,6 +169,8 @@ def end(members: Callable[[], set[int]], reap: Callable[[], None]) -> None:
     while True:
         for pid in stopped:
             send(pid, signal.SIGKILL)
+        for pid in stopped:
+            release(pid)
         reap()
         # Who loses its parent in this moment may stand in neither one's list of children,
         # so those that were killed are asked for too; a number may be another process's by now.
