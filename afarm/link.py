@@ -10,20 +10,22 @@ import asyncio
 import contextlib
 import json
 import logging
-import mmap
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._wire import flow
 from ._wire import messages as wire
 from ._wire.frames import BULK, BULK_LIMIT, Fragment, FrameReader, pack_header
 from ._wire.payloads import Buffer, Gather, slices, unpack_layout
+from .delivery import Delivery
 from .errors import NodeError, ProtocolError, RemoteProtocolError
 from .transport.base import Connection, Node
+
+if TYPE_CHECKING:
+    from .environments import Bundle
 
 log = logging.getLogger("afarm")
 
@@ -122,6 +124,7 @@ class _Outgoing:
             taken.append(part)
             most -= len(part)
             self.left -= len(part)
+            self.credit -= len(part)
             if len(part) == len(piece):
                 self.pieces.popleft()
             else:
@@ -169,10 +172,11 @@ class Link:
         self._stderr = bytearray()
         self._reader = FrameReader(wire.TO_FARM)
         self._control: list[bytes] = []
-        self._streams: deque[_Outgoing] = deque()
+        self._streams: deque[_Outgoing | Delivery] = deque()
         self._by_subject: dict[int, _Outgoing] = {}
         self._incoming: dict[int, deque[_Incoming]] = {}
         self._pacer = flow.Pacer()
+        self._delivery = Delivery(lambda: self._pacer.rate)
         self._paused = False
         self._flush_due = False
         self._receipt = flow.Receipt()
@@ -288,14 +292,20 @@ class Link:
         self.send(message)
         self.send_bulk(message.blob, pieces)
 
-    def send_file(self, message: wire.Blob, path: Path) -> None:
-        """Queue a blob that lies in a file."""
-        if message.size == 0:
-            self.send_blob(message, ())
+    def send_bundle(self, blob: int, bundle: Bundle) -> None:
+        """Queue a bundle behind those that were queued before, unless it is among them.
+
+        Raises:
+            OSError: If it cannot be read.
+        """
+        if blob in self._delivery:  # two environments of which it is a part lacked it
             return
-        with path.open("rb") as file:
-            content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        self.send_blob(message, (content,))  # type: ignore[arg-type]  # a mmap is a buffer
+        waits = not self._delivery.left
+        self._delivery.add(blob, bundle)
+        self.known.add(blob)
+        self.send(wire.Blob(blob, bundle.size, bundle.digest, "bundle", bundle.name))
+        if waits:
+            self._streams.append(self._delivery)
 
     def send_bulk(self, subject: int, pieces: Sequence[Buffer]) -> None:
         """Queue the bytes of a blob or payload that was announced."""
@@ -358,13 +368,12 @@ class Link:
             waiting = 0
             parts.append(pack_header(BULK, stream.subject, count))
             parts.extend(stream.take(count))
-            stream.credit -= count
             room -= count
             allowed -= count
             self._pacer.on_sent(count, now)
             if stream.left:
                 self._streams.append(stream)
-            else:
+            elif isinstance(stream, _Outgoing):
                 del self._by_subject[stream.subject]
         return waiting < len(self._streams) and allowed > 0
 
@@ -434,6 +443,7 @@ class Link:
         self._over = True
         self._streams.clear()
         self._by_subject.clear()
+        self._delivery.close()
         self._incoming.clear()
         if self._connection is not None:
             self._connection.abort()
@@ -548,6 +558,8 @@ class Link:
             if stream is not None:
                 stream.credit += message.amount
                 self.flush()
+            elif self._delivery.renew(message.subject, message.amount):
+                self.flush()
         else:
             self._dispatch_rare(message)
 
@@ -574,6 +586,8 @@ class Link:
         elif isinstance(message, wire.Lost) and message.blob in self._incoming:
             self._give_up_payload(message.blob)
         elif isinstance(message, wire.Stored | wire.Lost):
+            if isinstance(message, wire.Stored) or message.reason != "absent":
+                self._delivery.answered(message.blob)
             self._events.blob_state(self, message)
         elif isinstance(message, wire.EnvironmentState):
             self.notes[message.environment] = message.notes

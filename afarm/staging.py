@@ -235,9 +235,7 @@ class Staging:
         if state.reason != "absent":  # its environment's state says what that means
             log.warning("%s could not keep %s: %s", link.node.name, bundle.name, state.reason)
             return
-        link.send_file(
-            wire.Blob(state.blob, bundle.size, bundle.digest, "bundle", bundle.name), bundle.path
-        )
+        link.send_bundle(state.blob, bundle)
 
 
 def _tell(call: Call, link: Link, module: str, brought: Sequence[Bundle]) -> None:

@@ -25,6 +25,7 @@ import sys
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from .._wire.chunks import ChunkReader
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import (
     TO_AGENT,
@@ -69,7 +70,8 @@ class _Arrival:
     def __init__(self, blob: Blob, writer: StoreWriter | None) -> None:
         self.blob = blob.blob
         self.digest = blob.digest
-        self.left = blob.size
+        self.chunks = ChunkReader()
+        self.left = blob.size  # bytes of its content
         self.uncredited = 0
         self.forgotten = False
         self.refused = ""
@@ -119,14 +121,15 @@ class Storekeeper:
             raise RemoteProtocolError(f"bytes of the blob {subject}, which was not announced")
         if arrival.forgotten:
             return []  # it was under way when the farm changed its mind
-        arrival.left -= len(data)
-        if arrival.left < 0:
-            raise RemoteProtocolError(f"more bytes of the blob {subject} than were announced")
-        if arrival.writer is not None:
-            try:
-                arrival.writer.write(data)
-            except StoreError as exc:
-                self._refuse(arrival, str(exc))
+        for content in arrival.chunks.feed(data):
+            arrival.left -= len(content)
+            if arrival.left < 0:
+                raise RemoteProtocolError(f"more bytes of the blob {subject} than were announced")
+            if arrival.writer is not None:
+                try:
+                    arrival.writer.write(content)
+                except StoreError as exc:
+                    self._refuse(arrival, str(exc))
         arrival.uncredited += len(data)
         if arrival.uncredited >= _CREDIT_STEP:
             self._answers.append(Credit(subject, arrival.uncredited))

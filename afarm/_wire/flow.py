@@ -89,6 +89,11 @@ class Pacer:
         # trip includes its queue, so that a sliding minimum would grow with the window.
         self._trip = 1.0
 
+    @property
+    def rate(self) -> float:
+        """The fastest delivery of the last while in bytes/s; 0.0 before the first is known."""
+        return self._rates[0][1] if self._rates else 0.0
+
     def allowance(self) -> int:
         """Return how many bytes of bulk may be sent now; never negative."""
         return max(0, self.window - (self.sent - self.acknowledged))

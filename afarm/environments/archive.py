@@ -1,8 +1,9 @@
 """What stands in a bundle: the same files, the same bytes.
 
 An uncompressed tar with one time stamp and two modes. First its manifest
-(`_agent.manifest`); then the files that importing it reads, in the order in which they are read;
-then the rest by name. Bytecode follows its source.
+(`_agent.manifest`); then all that is no module (`_agent.parts`), by name; then the modules that
+importing it reads, in the order in which they are read; then the other modules by name. Bytecode
+follows its source.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
 from .._agent import manifest
+from .._agent.parts import is_module
 from .carried import bytecode_name, bytecode_of
 from .files import File
 
@@ -35,12 +37,14 @@ class Packed:
     Attributes:
         digest: The name of the bundle.
         size: Bytes.
-        head: Bytes up to the last file that importing it reads.
+        data: Bytes up to the first module.
+        head: Bytes up to the last module that importing it reads; 0 if there is none.
         changed: Names of files whose content is not what their installer has noted.
     """
 
     digest: str
     size: int
+    data: int
     head: int
     changed: Sequence[str] = ()
 
@@ -53,7 +57,7 @@ def write_archive(
     Args:
         stream: An empty file.
         files: Sorted by name.
-        first: Paths of those that are to come first, in this order.
+        first: Paths of the modules that are to come first, in this order.
         abi: As `manifest.text`.
 
     Raises:
@@ -62,7 +66,12 @@ def write_archive(
     import tarfile
 
     rank = {path: at for at, path in enumerate(first)}
-    ordered = sorted(files, key=lambda file: (rank.get(file.path, len(rank)), file.name))
+
+    def place(file: File) -> tuple[bool, int, str]:
+        module = is_module(file.name)
+        return module, rank.get(file.path, len(rank)) if module else 0, file.name
+
+    ordered = sorted(files, key=place)
     entries = list(_entries(ordered))
     # The manifest comes first and is known last. Its length is known at once.
     blank = "0" * 64
@@ -72,19 +81,22 @@ def write_archive(
     head = 0
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
         _add(archive, manifest.MANIFEST, io.BytesIO(places), len(places), executable=False)
+        data = archive.offset
         begin = archive.offset - len(places) - -len(places) % tarfile.BLOCKSIZE
         for entry in entries:
             sha256 = _add_entry(archive, entry, files)
             lines.append(_line(entry, sha256))
             if entry.bytecode is None and not _is_as_recorded(entry.file, sha256):
                 changed.append(entry.name)
-            if entry.file.path in rank:
+            if not is_module(entry.name):
+                data = archive.offset
+            elif entry.file.path in rank:
                 head = archive.offset
     size = stream.tell()
     text = manifest.text(abi, lines)
     stream.seek(begin)
     stream.write(text)
-    return Packed(manifest.digest_of(text), size, head, changed)
+    return Packed(manifest.digest_of(text), size, data, head, changed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from .places import cache_folder
 
 log = logging.getLogger("afarm")
 
-_FORMAT = "2"  # part of every fingerprint: raise it when the same files give other bytes
+_FORMAT = "3"  # part of every fingerprint: raise it when the same files give other bytes
 
 DEFAULT_CAP = 10 << 30
 
@@ -47,8 +47,9 @@ class Bundle:
         kind: What it holds.
         name: For people: ``numpy 2.4.6``, ``mypackage``.
         size: Packed bytes.
-        head: Of these, the first that hold what importing it reads, in the order in which it
-            is read; 0 if that is not known.
+        data: Of these, the first that hold all but modules.
+        head: Of these, the first that also hold the modules which importing it reads, in the
+            order in which they are read; 0 if that is not known.
         path: Where it lies on the farm's side.
         native: Whether it holds machine code.
     """
@@ -57,6 +58,7 @@ class Bundle:
     kind: Literal["distribution", "source"]
     name: str
     size: int
+    data: int
     head: int
     path: Path
     native: bool
@@ -102,7 +104,7 @@ def pack(
                 "the environment variable AFARM_CACHE",
                 names=[name],
             ) from exc
-    return Bundle(packed.digest, kind, name, packed.size, packed.head, path, native)
+    return Bundle(packed.digest, kind, name, packed.size, packed.data, packed.head, path, native)
 
 
 def is_packed(content: Distribution | SourceTree, folder: Path) -> bool:

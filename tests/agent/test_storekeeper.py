@@ -19,6 +19,7 @@ import pytest
 from afarm._agent.build import platform_of_interpreter, remove_tree
 from afarm._agent.store import environment_path
 from afarm._wire import messages as wire
+from afarm._wire.chunks import CHUNK, HEADER, header
 from afarm._wire.frames import BULK, BULK_LIMIT, FrameReader, pack_header
 from afarm.environments import Environment, analyze
 from tests.agent.made_up_bundles import PACKAGE, bundle, run
@@ -61,6 +62,11 @@ class Keeper:
         self.stdin.flush()
 
     def bulk(self, blob: int, data: bytes) -> None:
+        for at in range(0, len(data), CHUNK):
+            piece = data[at : at + CHUNK]
+            self.raw(blob, header(len(piece), len(piece)) + piece)
+
+    def raw(self, blob: int, data: bytes) -> None:
         for at in range(0, len(data), BULK_LIMIT):
             piece = data[at : at + BULK_LIMIT]
             self.write(pack_header(BULK, blob, len(piece)) + piece)
@@ -125,6 +131,11 @@ def start(root: str) -> Iterator[Callable[..., Keeper]]:
         keeper.close()
 
 
+def wire_size(size: int) -> int:
+    """Return how many bytes content takes on the wire, as it is."""
+    return size + -(-size // CHUNK) * HEADER.size
+
+
 def description(*digests: str, **more: object) -> str:
     bundles = [
         {"blob": blob, "digest": digest, "kind": "source", "name": "x", "size": 1}
@@ -179,7 +190,7 @@ def test_what_a_function_needs_is_packed_sent_and_imported_there(
     assert total == "5"
     assert file.startswith(root)
     credited = [answer.amount for answer in keeper.answers if isinstance(answer, wire.Credit)]
-    assert sum(credited) == sum(part.size for part in environment.bundles)
+    assert sum(credited) == sum(wire_size(part.size) for part in environment.bundles)
     assert keeper.end() == (0, "")
 
 
@@ -232,7 +243,8 @@ def test_frames_may_come_byte_by_byte(start: Callable[..., Keeper]) -> None:
     digest, data = bundle({"source/a.py": ""})
     stream = wire.encode(wire.Environment(1, description(digest)))
     stream += wire.encode(wire.Blob(1, len(data), digest, "bundle", ""))
-    stream += pack_header(BULK, 1, len(data)) + data
+    chunk = header(len(data), len(data)) + data
+    stream += pack_header(BULK, 1, len(chunk)) + chunk
     keeper = start()
     for at in range(1500):
         keeper.write(stream[at : at + 1])
@@ -299,7 +311,9 @@ def test_the_rest_of_a_refused_bundle_is_let_go(start: Callable[..., Keeper]) ->
 
     assert keeper.wait_state(2).problem == ""
     credited = [answer.amount for answer in keeper.answers if isinstance(answer, wire.Credit)]
-    assert sum(credited) == len(data) + len(good_data)
+    assert sum(credited) == wire_size(1000) + wire_size(len(data) - 1000) + wire_size(
+        len(good_data)
+    )
 
 
 def test_a_bundle_that_is_cut_off_leaves_nothing(root: str, start: Callable[..., Keeper]) -> None:

@@ -92,4 +92,5 @@ def test_bundles_and_their_files_come_in_the_order_of_use(install: Install, tmp_
     names = [b"site-packages/one/%s.py\0" % name for name in (b"__init__", b"z", b"a")]
     places = [data.index(name) for name in names]
     assert places == sorted(places)
-    assert places[-1] < environment.bundles[1].head <= data.index(b"METADATA\0")
+    assert data.index(b"METADATA\0") < environment.bundles[1].data <= places[0]
+    assert places[-1] < environment.bundles[1].head
