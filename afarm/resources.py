@@ -165,7 +165,8 @@ class Usage:
     """What one attempt used, as it was measured on its node; whole process tree.
 
     "Looks" are readings from outside, every 50 ms, every 5 ms near a limit or under fast
-    growth, every 15 ms while there are child processes. Each says exactly how it came about:
+    growth, every 15 ms while there are child processes; of an invocation that has touched no
+    memory for a second, every 200 ms at most. Each says exactly how it came about:
     `monitor` and `faults`. On a platform other than Linux psutil's readings stand for those of
     ``/proc``, and every peak is a sample.
 

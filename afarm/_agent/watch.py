@@ -58,6 +58,13 @@ _PEAK_OVER = 1.0
 # looked at meanwhile.
 _WALK = 0.002
 
+# A call that has touched no page for so long is quiet: it is looked at less often.
+_QUIET_FOR = 1.0
+
+# As long as it touches none, one look in so long is a close one, which costs ten times as much,
+# if it uses no processor either; else one in `_TIMES_EVERY`.
+_IDLE_EVERY = 1.0
+
 _NEVER = float("inf")
 
 
@@ -121,7 +128,8 @@ class CallWatch:
         self._disk_due = now + DISK_EVERY
         self._disk = 0
         self._told = now + _TOLD_AFTER - _TELL_EVERY
-        self._looked = now
+        self._looked = self._looked_closely = self._moved = self._worked = now
+        self._walked = 0.0  # when the last walk through the scratch directory began
 
     @property
     def certain_memory(self) -> int:
@@ -129,9 +137,9 @@ class CallWatch:
         return self.seen.memory.low
 
     def look(self, now: float) -> Usage | None:
-        """Return what the present call uses, as peaks so far; ``None`` if none runs.
+        """Return what the present call uses, as peaks so far.
 
-        Also says in `due` when to look again.
+        ``None`` if none runs, or nothing is new. Also says in `due` when to look again.
         """
         begun = int(self._slot[BEGUN])
         if begun != self.sequence:
@@ -140,11 +148,49 @@ class CallWatch:
             self.due = now + SLOW if now - self._active < _IDLE else _NEVER
             return None
         self._active = now
+        quiet, idle = self.seen.quietness()
+        if not idle:
+            self._worked = now
+        if not quiet:
+            self._moved = now
+        elif self._may_skip(now, _IDLE_EVERY if idle else _TIMES_EVERY):
+            self._pace(self._elapsed(), 0, now)
+            return None
         return self._look(begun, now)
 
-    def _look(self, begun: int, now: float) -> Usage:
+    def _may_skip(self, now: float, patience: float) -> bool:
+        """Whether a call that has touched no page need not be looked at closely now."""
+        limits = self.limits
+        return (
+            now - self._looked_closely < patience
+            and self._walk is None
+            and (now < self._disk_due or self._worked < self._walked)
+            and limits.cpu_time is None
+            and (limits.wall_time is None or self._elapsed() < limits.wall_time)
+        )
+
+    def _elapsed(self) -> float:
         started = int(self._slot[STARTED])
-        elapsed = max(0.0, (time.monotonic_ns() - started) * 1e-9) if started else 0.0
+        return max(0.0, (time.monotonic_ns() - started) * 1e-9) if started else 0.0
+
+    def _pace(self, elapsed: float, grown: int, now: float) -> None:
+        """Say when to look again."""
+        seen = self.seen
+        quiet = now - self._moved >= _QUIET_FOR
+        paced_by = self._paced_by
+        if 0 < self._expected < seen.growing:
+            paced_by = self.limits  # it has outgrown the prediction, and is not ended for that
+        wait = pause(
+            paced_by, elapsed, max(seen.growing, 0), grown, now - self._looked, quiet=quiet
+        )
+        if int(self._slot[SPAWNING]) == self.sequence or seen.has_children:
+            wait = min(wait, SLOW if quiet else WITH_CHILDREN)
+        self.due = now + wait
+        self._looked = now
+
+    def _look(self, begun: int, now: float) -> Usage:
+        elapsed = self._elapsed()
+        self._looked_closely = now
         seen = self.seen
         before = seen.growing
         if seen.look():
@@ -153,13 +199,7 @@ class CallWatch:
         self._peaks = most(self._peaks, self._usage(elapsed))
         moment = Moment(elapsed, seen.growing, sum(self._times[:2]), seen.processes)
         self.curve.add(moment)
-        wait = pause(
-            self._paced_by, elapsed, max(seen.growing, 0), seen.growing - before,
-            now - self._looked,
-        )  # fmt: skip
-        starting = int(self._slot[SPAWNING]) == begun
-        self.due = now + (min(wait, WITH_CHILDREN) if seen.has_children or starting else wait)
-        self._looked = now
+        self._pace(elapsed, seen.growing - before, now)
         return self._peaks
 
     def look_last(self) -> Usage:
@@ -190,6 +230,7 @@ class CallWatch:
             self._look_at_times(elapsed)
         if self._walk is None and now >= self._disk_due:
             self._walk = DiskWalk(self._folder)
+            self._walked = now
         if self._walk is None:
             return
         over = self._walk.go_on(_WALK)

@@ -153,6 +153,23 @@ def private_memory(pid: int | str) -> int:
     return (_number(text, b"\nPss_Anon:") + _number(text, b"\nPss_Shmem:")) << 10
 
 
+class Quietness(NamedTuple):
+    """What a process has done, or rather not done, since it was asked last.
+
+    Attributes:
+        quiet: Whether it has touched no page, started and lost no thread and no child.
+        idle: Whether it has used no processor time either, to 10 ms.
+        children: How many it has, zombies included.
+    """
+
+    quiet: bool
+    idle: bool
+    children: int
+
+
+_MOVED = Quietness(False, False, 0)
+
+
 class Observed:
     """One process whose memory is read again and again: its files stay open.
 
@@ -160,11 +177,13 @@ class Observed:
         pid: Its number. What is read is of this process, also when the number is used again.
     """
 
-    __slots__ = ("_children", "_clear", "_status", "pid")
+    __slots__ = ("_children", "_clear", "_stat", "_status", "_touched", "_used", "pid")
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
-        self._status = self._clear = self._children = -1
+        self._status = self._clear = self._children = self._stat = -1
+        self._touched: tuple[bytes, ...] = ()
+        self._used: list[bytes] = []
 
     def read(self) -> Status | None:
         """Return its status; ``None`` if it is gone or a zombie."""
@@ -199,6 +218,35 @@ class Observed:
         except OSError:  # gone
             return False
 
+    def quietness(self) -> Quietness:
+        """Return what it has done since it was asked last: 8 us, where `read` takes 15.
+
+        Who asks before each reading misses nothing that comes between the two.
+        """
+        if self._stat < 0:
+            self._stat = _open(self.pid, "stat", os.O_RDONLY)
+            if self._children < 0:
+                self._children = _open(self.pid, f"task/{self.pid}/children", os.O_RDONLY)
+        try:
+            text = os.pread(self._stat, 1024, 0)
+            children = os.pread(self._children, 4096, 0)
+        except OSError:  # gone, or the kernel does not list children
+            return _MOVED
+        # The name, in parentheses, may itself hold anything.
+        fields = text[text.rfind(b")") + 2 :].split(b" ", 22)
+        if len(fields) < 23:
+            return _MOVED
+        # Page faults of both kinds, threads, virtual and resident size.
+        touched = (fields[7], fields[9], fields[17], fields[20], fields[21], children)
+        used = fields[11:15]
+        found = Quietness(
+            touched == self._touched and fields[17] == b"1",
+            used == self._used,
+            children.count(b" "),
+        )
+        self._touched, self._used = touched, used
+        return found
+
     def reset_mark(self) -> bool:
         """Let its high-water mark begin anew with what is resident now."""
         if self._clear < 0:
@@ -213,10 +261,10 @@ class Observed:
 
     def close(self) -> None:
         """Close its files."""
-        for descriptor in (self._status, self._clear, self._children):
+        for descriptor in (self._status, self._clear, self._children, self._stat):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._status = self._clear = self._children = -1
+        self._status = self._clear = self._children = self._stat = -1
 
 
 def _open(pid: int, name: str, flags: int) -> int:

@@ -162,6 +162,20 @@ class TreeWatch:
         self.threads = max(self.threads, threads)
         return True
 
+    def quietness(self) -> tuple[bool, bool]:
+        """Return whether nothing can have risen since the last look, and no processor was used.
+
+        To be asked before every look. Without a page fault no memory grows, so that neither
+        the marks nor the sums can be others than they were. It is taken for restless where
+        that is not known so cheaply: a process with threads, a child that is not one yet.
+        """
+        quiet, idle, children = self._root.quietness()
+        for child in self._children.values():
+            its = child.observed.quietness()
+            quiet, idle, children = quiet and its[0], idle and its[1], children + its[2]
+        known = children == len(self._children)
+        return quiet and known and not self._pending, idle
+
     def _look_at_root(self, status: Status) -> Reading:
         """Return what the call's own process has, and had since the last look."""
         base = self._baseline

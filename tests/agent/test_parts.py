@@ -206,6 +206,15 @@ def test_looks_come_at_least_every_50_ms(limit: int, memory: int, grown: int, si
         assert wait == limits.FAST
 
 
+@given(st.integers(1, 1 << 40), st.integers(0, 1 << 40))
+def test_who_begins_to_grow_at_full_speed_is_looked_at_before_its_limit(
+    limit: int, memory: int
+) -> None:
+    wait = limits.pause(Resources(memory=limit), 0.0, memory, 0, 1.0, quiet=True)
+    assert limits.FAST <= wait <= limits.QUIET
+    assert wait == limits.FAST or memory + wait * 3.9e9 <= limit
+
+
 def test_a_wall_time_is_looked_at_when_it_is_over() -> None:
     wait = limits.pause(Resources(wall_time=1.0), 0.99, 0, 0, 0.0)
     assert 0.01 <= wait < 0.02
