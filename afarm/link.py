@@ -23,6 +23,7 @@ from ._wire.payloads import Buffer, Gather, slices, unpack_layout
 from .delivery import Delivery
 from .errors import NodeError, ProtocolError, RemoteProtocolError
 from .transport.base import Connection, Node
+from .transport.contact import Contact
 
 if TYPE_CHECKING:
     from .environments import Bundle
@@ -211,8 +212,7 @@ class Link:
         )
         try:
             self._connection = await self.node.connect(self, [wire.encode(welcome)])
-            async with asyncio.timeout(HELLO_TIMEOUT):
-                await self._ready
+            await self._wait_ready()
             self.flush()
         except TimeoutError as exc:
             self.abort()
@@ -228,6 +228,20 @@ class Link:
         if problem and not self.node.in_place:
             await self.close(HELLO_TIMEOUT)
             raise NodeError(f"node {self.node.name}: {problem}", node=self.node.name)
+
+    async def _wait_ready(self) -> None:
+        """Wait for the agent's first message; while it is sent an interpreter, for that too.
+
+        Raises:
+            TimeoutError: If it takes too long.
+        """
+        while True:
+            done, _ = await asyncio.wait({self._ready}, timeout=HELLO_TIMEOUT)
+            if done:
+                return self._ready.result()
+            contact = self._connection
+            if not isinstance(contact, Contact) or not contact.preparing:
+                raise TimeoutError
 
     def abort(self) -> None:
         """Close the connection at once; what runs on the node ends by itself."""

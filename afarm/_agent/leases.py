@@ -14,7 +14,7 @@ import errno
 import fcntl
 import os
 
-from .build import remove_tree
+from .build import base_interpreter, remove_tree
 
 
 def open_shared(path: str) -> int | None:
@@ -29,6 +29,13 @@ def open_shared(path: str) -> int | None:
         if is_still(lock, path):
             return lock
         os.close(lock)
+
+
+def hold_interpreter(root: str) -> None:
+    """Keep the interpreter that runs this process, if it lies in the cache, until it ends."""
+    place, _, _ = base_interpreter().rpartition("/bin/")
+    if os.path.dirname(place) == os.path.join(root, "interpreters") and open_shared(place):
+        os.utime(place)  # who used it last
 
 
 def make_hidden(path: str) -> tuple[str, int]:

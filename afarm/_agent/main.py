@@ -55,6 +55,7 @@ from .dispatch import Dispatcher
 from .folders import SessionFolder
 from .gpus import find_gpus, hiding, offered
 from .keeper import Keeper
+from .leases import hold_interpreter
 from .loop import Loop
 from .outbox import Outbox
 from .pool import Pool, Recipe
@@ -273,6 +274,7 @@ class Agent:
         cache = default_root(welcome.scratch)
         try:
             claim(cache)
+            hold_interpreter(cache)
             self._session = SessionFolder(cache, welcome.farm, welcome.node)
         except (StoreError, OSError) as exc:
             self._finish(True, explain(exc, cache) if isinstance(exc, OSError) else str(exc))

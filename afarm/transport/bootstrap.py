@@ -41,6 +41,9 @@ IMPORTER = "afarm.transport.importer"
 # A node without a usable Python answers with this exit code (and one line).
 NO_PYTHON = 86
 
+# What one says that would take help; see `shell_script`.
+NONE = "afarm-none:"
+
 # How code is told to be for this interpreter: implementation and minor version.
 TAG = str(sys.implementation.cache_tag)
 
@@ -149,7 +152,7 @@ def interpreter_arguments(length: int) -> list[str]:
 
 
 # Where Pythons lie that an SSH session's PATH often lacks: it is not a login shell's.
-_PLACES = (
+PLACES = (
     "$HOME/.pyenv/versions/{version}*/bin",
     "/opt/*/bin",
     "/usr/local/bin",
@@ -161,11 +164,25 @@ _PLACES = (
     "$HOME/.local/share/uv/python/*{version}*/bin",
 )
 
+# The beginning of a `case` in sh: what follows is done if $r is this user's, with no other writers.
+IF_OURS = 'case $(ls -ld "$r/." 2>/dev/null) in d????-??-*) [ -O "$r" ] &&'
+
 # What cannot be part of a word that sh, csh and fish all pass on as it is.
 _UNSAFE = re.compile("['\"\\\\$`!\\x00-\\x1f\\x7f]")
 
 
-def shell_script(python: str | None = None, *, length: int) -> str:
+def shell_root(scratch: str) -> str:
+    """Return the word of sh for the folder of caches, as `_agent.cache.default_root` finds it."""
+    if not scratch:
+        return '"${AFARM_CACHE:-/var/tmp/afarm-$(id -u 2>/dev/null)}"'
+    if scratch == "~" or scratch.startswith("~/"):
+        return f'"$HOME{scratch[1:]}"'
+    return f'"{scratch}"'
+
+
+def shell_script(
+    python: str | None = None, *, length: int, scratch: str = "", helped: int | None = None
+) -> str:
     """Return the script for ``/bin/sh -c`` that finds a Python and becomes it.
 
     Candidates are asked for their version, with standard input kept from them: what
@@ -178,6 +195,11 @@ def shell_script(python: str | None = None, *, length: int) -> str:
         python: Take this one: a path, or a name to be found in PATH; ``~/`` is the home
             there. ``None``: look for one of this interpreter's minor version.
         length: Of the payload.
+        scratch: What was stated of the folder of caches: interpreters that were sent there
+            before are taken too.
+        helped: Bytes of the first write, where this side answers a script that finds no Python
+            (`contact`): it lets them go, says `NONE`, and runs what it is sent, each script
+            behind a line with its length. ``None``: it gives up.
 
     Raises:
         ValueError: If ``python`` has characters that no shell would pass on.
@@ -194,20 +216,39 @@ def shell_script(python: str | None = None, *, length: int) -> str:
             f'p=$(command -v "{where}") && exec "$p" -I -S -c "{line}"; '
             f'echo "afarm: there is no {where} here" >&2; exit {NO_PYTHON}'
         )
-    places = " ".join(f"{place.format(version=version)}/python{version}" for place in _PLACES)
+    places = " ".join(f"{place.format(version=version)}/python{version}" for place in PLACES)
+    sent = help = ""
+    if not _UNSAFE.search(scratch):
+        # Only from a folder that is this user's and closed to other writers: it is executed.
+        sent = f'"$i"/interpreters/*/bin/python{version}'
+        find = f"r={shell_root(scratch)}; i=/nowhere; {IF_OURS} i=$r;; esac; "
+    if helped is not None:
+        # Not one byte more than was written; `head` may read ahead, but nothing follows yet.
+        help = (
+            "PATH=$PATH:/usr/bin:/bin; { "
+            f"head -c {helped} >/dev/null 2>&1 || dd bs=1 count={helped} of=/dev/null 2>/dev/null; "
+            f'}} && echo "{NONE}" && while read -r n; do eval "$(dd bs=1 count="$n" 2>/dev/null)"; '
+            "done; "
+        )
     return (
-        f"f=; for p in python{version} python3 python {places}; do "
+        f"{find if sent else ''}f=; for p in python{version} python3 python {places} {sent}; do "
         'q=$(command -v "$p" 2>/dev/null) || continue; '
         'v=$("$q" -I -S -c "import sys,zlib;'
         'print(sys.implementation.cache_tag,sys.version.split()[0],sys.executable)" '
         "</dev/null 2>/dev/null); "
         f'case "$v" in "{TAG} "*) exec "${{v#* * }}" -I -S -c "{line}";; esac; '
         'f="$f $q (${v:-unusable})"; done; '
-        f'echo "afarm: no {TAG} here; found:${{f:- no Python at all}}" >&2; exit {NO_PYTHON}'
+        f'{help}echo "afarm: no {TAG} here; found:${{f:- no Python at all}}" >&2; exit {NO_PYTHON}'
     )
 
 
-def shell_command(python: str | None = None, *, length: int | None = None) -> str:
+def shell_command(
+    python: str | None = None,
+    *,
+    length: int | None = None,
+    scratch: str = "",
+    helped: int | None = None,
+) -> str:
     """Return the command line for a node, whatever its user's login shell is.
 
     One argument in single quotes without anything special inside of them: sh, dash,
@@ -216,5 +257,6 @@ def shell_command(python: str | None = None, *, length: int | None = None) -> st
     Raises:
         ValueError: If ``python`` has characters that no shell would pass on.
     """
-    script = shell_script(python, length=len(payload()) if length is None else length)
+    length = len(payload()) if length is None else length
+    script = shell_script(python, length=length, scratch=scratch, helped=helped)
     return f"exec /bin/sh -c '{script}'"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from ..resources import Resources
 from . import bootstrap, process
 from .base import Connection, Receiver
+from .contact import Contact
 from .stated import short_repr, stated_resources
 
 
@@ -73,9 +74,18 @@ class CommandNode:
         self, receiver: Receiver, first: Sequence[bytes] = (), *, program: bytes | None = None
     ) -> Connection:
         """Start the program; see `base.Node.connect`."""
-        payload = await bootstrap.ready_payload(program)
+        data = [await bootstrap.ready_payload(program), *first]
+        contact = Contact(self.name, receiver, self.scratch, data)
+        length, size = len(data[0]), sum(map(len, data))
         if self.shell:
-            tail = [bootstrap.shell_command(self.python, length=len(payload))]
+            tail = [
+                bootstrap.shell_command(
+                    self.python, length=length, scratch=self.scratch, helped=size
+                )
+            ]
         else:
-            tail = ["/bin/sh", "-c", bootstrap.shell_script(self.python, length=len(payload))]
-        return await process.start(self.name, [*self.argv, *tail], receiver, [payload, *first])
+            script = bootstrap.shell_script(
+                self.python, length=length, scratch=self.scratch, helped=size
+            )
+            tail = ["/bin/sh", "-c", script]
+        return contact.join(await process.start(self.name, [*self.argv, *tail], contact, data))

@@ -50,8 +50,8 @@ def describe_end(
         version = f"{version[0]}.{version[1:]}"
         error = NodeError(
             f"node {name}: {found.partition('afarm:')[2].strip() or 'no usable Python'}; install"
-            f" Python {version} there, the farm's own version, or name one with"
-            " SSHNode(python=...)",
+            f" Python {version} there, the farm's own version, name one with"
+            " SSHNode(python=...), or run the farm under a version that the node has",
             node=name,
         )
     elif code == 127:

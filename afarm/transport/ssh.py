@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from ..resources import Resources
 from . import bootstrap
 from .base import Connection, Receiver
+from .contact import Contact
 from .stated import short_repr, stated_resources
 
 Path = str | os.PathLike[str]
@@ -106,8 +107,12 @@ class SSHNode:
         )
         from .ssh_connect import start
 
-        command = bootstrap.shell_command(self.python, length=len(payload))
-        return await start(self, command, receiver, [payload, *first])
+        data = [payload, *first]
+        command = bootstrap.shell_command(
+            self.python, length=len(payload), scratch=self.scratch, helped=sum(map(len, data))
+        )
+        contact = Contact(self.name, receiver, self.scratch, data)
+        return contact.join(await start(self, command, contact, data))
 
 
 def paths(given: Path | Sequence[Path] | None) -> tuple[str, ...] | None:

@@ -14,6 +14,7 @@ import pytest
 
 from afarm.errors import NodeError
 from afarm.transport.base import Connection, Node
+from afarm.transport.bootstrap import NO_PYTHON
 from afarm.transport.command import CommandNode
 from afarm.transport.local import LocalNode
 from afarm.transport.memory import MemoryNode
@@ -244,10 +245,12 @@ async def test_a_program_that_cannot_be_started_is_named(node: Node, words: str)
 
 async def test_a_node_without_python_says_so_and_what_to_do() -> None:
     recorder = Recorder()
-    node = CommandNode(["env", "PATH=/nowhere", "HOME=/nowhere", "/bin/sh", "-c", 'exec "$@"', "-"])
+    # It has not even the programs that receiving one takes.
+    said = f"echo 'afarm: no cpython-311 here; found: no Python at all' >&2; exit {NO_PYTHON}"
+    node = CommandNode(["/bin/sh", "-c", said])
     connection = await node.connect(recorder, [], program=PROGRAM)
     reason = await recorder.wait_lost()
     assert isinstance(reason, NodeError)
-    assert "no cpython-" in str(reason)
+    assert "no cpython-311 here; found: no Python at all" in str(reason)
     assert "python=" in str(reason)
     await close(connection)

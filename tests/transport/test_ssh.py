@@ -93,7 +93,7 @@ async def test_arguments_take_the_place_of_the_configuration(sshd: Sshd, tmp_pat
 
 async def test_aes_gcm_is_preferred_and_nothing_is_compressed(sshd: Sshd) -> None:
     async with connected(node_at(sshd), b"echo\n") as (connection, _):
-        last = connection._hops[-1]
+        last = connection.carrier._hops[-1]
         assert last.get_extra_info("send_cipher") == "aes128-gcm@openssh.com"
         assert last.get_extra_info("send_compression") == "none"
 
@@ -102,7 +102,7 @@ async def test_configured_ciphers_are_kept(sshd: Sshd, tmp_path: Path) -> None:
     config = tmp_path / "config"
     config.write_text(sshd.config.read_text() + "  Ciphers aes256-ctr\n")
     async with connected(node_at(sshd, config=config), b"echo\n") as (connection, _):
-        assert connection._hops[-1].get_extra_info("send_cipher") == "aes256-ctr"
+        assert connection.carrier._hops[-1].get_extra_info("send_cipher") == "aes256-ctr"
 
 
 async def test_jump_hosts_may_have_jump_hosts(sshd: Sshd, tmp_path: Path) -> None:
@@ -116,14 +116,14 @@ async def test_jump_hosts_may_have_jump_hosts(sshd: Sshd, tmp_path: Path) -> Non
     node = SSHNode("inner", config=config, python=sys.executable)
     async with connected(node, b"say fine\necho\n") as (connection, recorder):
         assert await recorder.wait_received(4) == b"fine"
-        assert len(connection._hops) == 3
+        assert len(connection.carrier._hops) == 3
     async with connected(SSHNode("outer", config=config), b"echo\n") as (connection, _):
-        assert len(connection._hops) == 1
+        assert len(connection.carrier._hops) == 1
 
 
 async def test_jump_takes_a_list_and_can_be_switched_off(sshd: Sshd, tmp_path: Path) -> None:
     async with connected(node_at(sshd, jump="sshd,sshd"), b"echo\n") as (connection, _):
-        assert len(connection._hops) == 3
+        assert len(connection.carrier._hops) == 3
     config = tmp_path / "config"
     config.write_text(sshd.config.read_text() + "  ProxyJump nowhere.invalid\n")
     await assert_works(node_at(sshd, config=config, jump=""))
