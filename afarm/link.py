@@ -40,6 +40,9 @@ PATIENCE = 8.0
 # behind a link that may be slow; connecting itself has its own time limit.
 HELLO_TIMEOUT = 60.0
 
+# What was started for a node that is refused gets so long to be gone: farms may end then.
+REAPING = 2.0
+
 # What may come before the agent's first byte: banners, `.bashrc`, `/etc/motd`.
 NOISE_LIMIT = 64 << 10
 
@@ -215,12 +218,15 @@ class Link:
             await self._wait_ready()
             self.flush()
         except TimeoutError as exc:
-            self.abort()
+            await self.close(REAPING)
             raise NodeError(
                 f"node {self.node.name}: connected, but no agent answered within "
                 f"{HELLO_TIMEOUT:g} s{self._what_was_said()}",
                 node=self.node.name,
             ) from exc
+        except Exception:
+            await self.close(REAPING)
+            raise
         except BaseException:
             self.abort()
             raise

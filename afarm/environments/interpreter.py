@@ -20,6 +20,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +65,9 @@ _SYSTEM = re.compile(
 # Level 6 makes 26 MB of 71 in 4 s, once (a Python 3.11 with its debugging symbols).
 _LEVEL = 6
 
+# Seconds that a packed interpreter stays after its last use.
+_KEPT = 60 * 24 * 3600
+
 # Many nodes may want it at once.
 _packing = threading.Lock()
 
@@ -104,9 +108,10 @@ def pack_interpreter(folder: Path | None = None) -> Interpreter:
     Raises:
         DependencyError: If it cannot be shipped: the message says why.
     """
-    if sys.platform != "linux":
+    if sys.platform != "linux" or sys.implementation.name != "cpython":
         raise DependencyError(
-            f"the interpreter of {sys.platform} runs on no node", names=["python"]
+            f"it is {sys.implementation.name} of {sys.platform}, and only CPython of Linux travels",
+            names=["python"],
         )
     folder = cache_root() / "interpreters" if folder is None else folder
     try:
@@ -161,7 +166,7 @@ def _program() -> str:
 
 
 def _library() -> str:
-    return f"lib/python{sys.version_info[0]}.{sys.version_info[1]}"
+    return f"lib/{os.path.basename(sysconfig.get_path('stdlib'))}"
 
 
 def _dynamic_modules() -> str:
@@ -186,6 +191,7 @@ def _cached(path: Path) -> Interpreter | None:
         found = Interpreter(**{**fields, "glibc": tuple(fields["glibc"])})
         if path.stat().st_size != found.size:
             return None
+        os.utime(path)
     except (OSError, ValueError, TypeError, KeyError):
         return None  # absent, or cut off by a full disk: packed again
     return found
@@ -225,7 +231,18 @@ def _pack(files: Sequence[File], path: Path) -> Interpreter:
         entry = os.path.join(scratch, "json")
         Path(entry).write_text(json.dumps(asdict(made)))
         os.replace(entry, path.with_suffix(".json"))
+    _remove_unused(path.parent)
     return made
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove what was packed of interpreters that are not used, or not there, any more."""
+    long_ago = time.time() - _KEPT
+    for path in folder.glob("*.tar.gz"):
+        with contextlib.suppress(FileNotFoundError):  # another process does the same
+            if path.stat().st_mtime < long_ago:
+                path.unlink()
+                path.with_suffix(".json").unlink(missing_ok=True)
 
 
 def _libraries(files: Sequence[File]) -> dict[str, str]:

@@ -21,7 +21,8 @@ class CommandNode:
         argv: The program and its arguments. The agent's command is appended to them.
         shell: Append it as one word, for a program that hands it to a shell there, as
             ``ssh`` does; otherwise as three: ``/bin/sh``, ``-c`` and a script.
-        python: The Python there, a path or a name; ``None``: it is looked for.
+        python: The Python there, a path or a name; ``None``: it is looked for, and where there is
+            none of this side's minor version, this side's own is sent.
         cores: How many cores it offers; ``None``: as many as it has.
         memory: How much memory, in bytes or as ``"16 GiB"``; ``None``: as much as it has.
         disk: How much disk, likewise; ``None``: what is free.

@@ -36,7 +36,8 @@ class SSHNode:
         keys: Private keys to offer instead of those configured and the SSH agent's.
         jump: Hosts to go through, ``[user@]host[:port]`` separated by commas, instead of
             the configured ``ProxyJump``; empty: none.
-        python: The Python there, a path or a name; ``None``: it is looked for.
+        python: The Python there, a path or a name; ``None``: it is looked for, and where there is
+            none of this side's minor version, this side's own is sent.
         scratch: Where the agent keeps its files; empty: where it thinks best.
         cores: How many cores it offers; ``None``: as many as it has.
         memory: How much memory, in bytes or as ``"16 GiB"``; ``None``: as much as it has.

@@ -221,7 +221,9 @@ def test_the_command_passes_through_a_login_shell_unchanged(shell: str) -> None:
     if shutil.which(shell) is None:
         pytest.skip(f"there is no {shell} here")
     for python in (None, sys.executable):
-        command = bootstrap.shell_command(python, length=len(HELLO))
+        command = bootstrap.shell_command(
+            python, length=len(HELLO), scratch="~/with space", helped=len(HELLO)
+        )
         done = subprocess.run(
             [shell, "-c", command], input=HELLO + b"rest", capture_output=True, timeout=60
         )
@@ -270,6 +272,34 @@ def test_a_python_that_is_not_in_the_path_is_found_in_the_home(tmp_path: Path) -
         f'exec {sys.executable} "$@"',
     )
     assert start_with(tmp_path / "empty", home=tmp_path).stdout == "hello b'' []\n"
+
+
+def test_an_interpreter_that_was_sent_before_is_taken_from_a_folder_of_ones_own(
+    tmp_path: Path,
+) -> None:
+    root, log, tools = tmp_path / "my cache", tmp_path / "log", tmp_path / "tools"
+    program = f'echo used >>"{log}"; exec {sys.executable} "$@"'
+    executable(root / "interpreters/abc/bin" / NAME, program)
+    for name in "id", "ls":
+        executable(tools / name, f'exec {shutil.which(name)} "$@"')
+    if start_with(tools).returncode == 0:
+        pytest.skip("this machine has the right Python at a usual place")
+
+    def start() -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            ["/bin/sh", "-c", bootstrap.shell_command(length=len(HELLO), scratch=str(root))],
+            input=HELLO,
+            capture_output=True,
+            env={"PATH": str(tools), "HOME": "/nowhere"},
+            timeout=60,
+        )
+
+    root.chmod(0o700)
+    assert start().stdout == b"hello b'' []\n"
+    log.unlink()
+    root.chmod(0o770)
+    assert start().returncode == bootstrap.NO_PYTHON
+    assert not log.exists()  # what others may have put there is not even asked for its version
 
 
 def test_where_no_python_fits_one_line_names_what_was_found(tmp_path: Path) -> None:
