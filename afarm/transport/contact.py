@@ -14,12 +14,15 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from .._wire.messages import MAGIC
-from ..environments.interpreter import Interpreter, pack_interpreter
 from ..errors import DependencyError, NodeError
 from . import bootstrap, install
 from .base import Connection, Receiver
+
+if TYPE_CHECKING:
+    from ..environments.interpreter import Interpreter
 
 # What may be printed before a node's first word; the link shows as much of it.
 _NOISE = 64 << 10
@@ -41,7 +44,7 @@ class Contact:
         receiver: Is told what arrives.
         scratch: Where the node is to keep what it is sent; empty: where it thinks best.
         data: What was written first: the payload, then what follows it.
-        pack: Returns this side's interpreter; in a thread.
+        pack: Returns this side's interpreter, in a thread; default: `pack_interpreter`.
     """
 
     def __init__(
@@ -50,13 +53,13 @@ class Contact:
         receiver: Receiver,
         scratch: str,
         data: Sequence[bytes],
-        pack: Callable[[], Interpreter] = pack_interpreter,
+        pack: Callable[[], Interpreter] | None = None,
     ) -> None:
         self._node = node
         self._receiver = receiver
         self._scratch = scratch
         self._data = data
-        self._pack = pack
+        self._pack = pack or _pack_own
         self._opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self._said: bytearray | None = bytearray()  # None: the agent speaks
         self._lines: asyncio.Queue[str] = asyncio.Queue()
@@ -236,6 +239,13 @@ class Contact:
             " SSHNode(python=...), or run the farm under a version that the node has",
             node=self._node,
         )
+
+
+def _pack_own() -> Interpreter:
+    # Most farms never need it, and what it needs takes 60 ms to import.
+    from ..environments.interpreter import pack_interpreter
+
+    return pack_interpreter()
 
 
 def why_not(interpreter: Interpreter, facts: install.Facts) -> str:

@@ -335,10 +335,11 @@ def test_a_python_in_the_home_there_is_found_by_its_tilde(tmp_path: Path) -> Non
     assert done.stdout == b"hello b'' []\n"
 
 
-def test_importing_the_library_does_not_import_asyncssh() -> None:
+def test_importing_the_library_imports_neither_asyncssh_nor_what_analyses_software() -> None:
     script = (
         "import sys, afarm, afarm.transport.ssh, afarm.transport.hosts\n"
-        "print([name for name in sys.modules if name.startswith('asyncssh')])"
+        "print([name for name in sys.modules "
+        "if name.startswith(('asyncssh', 'afarm.environments'))])"
     )
     root = Path(bootstrap.__file__).parents[2]
     done = subprocess.run(
