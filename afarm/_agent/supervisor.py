@@ -393,7 +393,12 @@ class Supervisor:
         for pid in self._tree.children() - workers:
             with contextlib.suppress(ChildProcessError):
                 waited_for, status, used = os.wait4(pid, os.WNOHANG)
-                if waited_for and not os.WIFSTOPPED(status):
+                if not waited_for:
+                    continue
+                if os.WIFSTOPPED(status):  # traced: nobody would let it go on that is not told
+                    if self._tracer is not None:
+                        self._tracer.stopped(pid, status)
+                else:
                     self._count_orphan(used)
 
     def _count_orphan(self, used: resource.struct_rusage) -> None:
@@ -465,8 +470,12 @@ class Supervisor:
         if self._tracer is not None:
             self._tracer.drain()
         with contextlib.suppress(ChildProcessError):
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
+            while True:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+                if not pid:
+                    return
+                if os.WIFSTOPPED(status) and self._tracer is not None:
+                    self._tracer.stopped(pid, status)
 
 
 __all__ = ["Place", "Resources", "Supervisor"]
