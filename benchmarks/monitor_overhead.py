@@ -7,7 +7,7 @@ the meter alone (its marks and counters reset and read). What is added on top of
 everything: messages, limits, output, scratch directory, and the monitor.
 
 Running on: processor time of the agent and all its supervisors while calls sleep, with and
-without a child each, in cores; their limit of 2 GiB is far away.
+without threads and a child each, in cores; their limit of 2 GiB is far away.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import asyncio
 import os
 import statistics
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,11 +35,16 @@ CALLS = 1000
 # Calls that cost so much less are the more: the farm learns meanwhile how short they are.
 TIMES = {"fork": 1, "reuse": 20}
 RUNNING = (1, 10, 100)
+THREADS = 16
 
 # Seconds that may be added to a bare fork, and to a bare round trip.
 ADDED = {"fork": 0.5e-3, "reuse": 30e-6}
 # Cores that ten calls may take, without and with a child each.
-CORES = {"10 running": 0.01, "10 running, a child each": 0.05}
+CORES = {
+    "10 running": 0.01,
+    f"10 running, {THREADS} threads each": 0.05,
+    "10 running, a child each": 0.05,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,12 +55,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def subjects(options: argparse.Namespace) -> Sequence[str]:
     """Return ways to run calls, and numbers of calls that run."""
-    sleeping = [_running(number, child) for child in (False, True) for number in RUNNING]
-    return [*ADDED, *sleeping]
-
-
-def _running(number: int, child: bool) -> str:
-    return f"{number} running" + (", a child each" if child else "")
+    return [
+        *ADDED,
+        *(f"{number} running" for number in RUNNING),
+        f"10 running, {THREADS} threads each",
+        *(f"{number} running, a child each" for number in RUNNING),
+    ]
 
 
 def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
@@ -163,11 +169,23 @@ def child_that_sleeps(seconds: float) -> None:
     subprocess.run(["sleep", str(seconds)], check=True)
 
 
+def threads_that_sleep(seconds: float) -> None:
+    """Have threads that sleep."""
+    running = [threading.Thread(target=time.sleep, args=(seconds,)) for _ in range(THREADS - 1)]
+    for each in running:
+        each.start()
+    time.sleep(seconds)
+
+
 def _sleeping(subject: str, seconds: float) -> list[Figure]:
     import psutil
 
     number = int(subject.split()[0])
-    function = child_that_sleeps if "child" in subject else calls.sleep
+    function = calls.sleep
+    if "child" in subject:
+        function = child_that_sleeps
+    elif "threads" in subject:
+        function = threads_that_sleep
     node = afarm.LocalNode(cores=number, memory=number << 31)
     with afarm.Executor([node], isolation="fork", retries=0, progress=False) as executor:
         view = executor.options(cores=1, memory="2 GiB")

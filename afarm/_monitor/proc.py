@@ -159,15 +159,17 @@ class Quietness(NamedTuple):
     Attributes:
         quiet: Whether it has touched no page, started and lost no thread and no child.
         idle: Whether it has used no processor time either, to 10 ms.
-        children: How many it has, zombies included.
+        children: How many its first thread has, zombies included.
+        single: Whether it has no other thread.
     """
 
     quiet: bool
     idle: bool
     children: int
+    single: bool
 
 
-_MOVED = Quietness(False, False, 0)
+_MOVED = Quietness(False, False, 0, True)
 
 
 class Observed:
@@ -240,9 +242,10 @@ class Observed:
         touched = (fields[7], fields[9], fields[17], fields[20], fields[21], children)
         used = fields[11:15]
         found = Quietness(
-            touched == self._touched and fields[17] == b"1",
+            touched == self._touched,
             used == self._used,
             children.count(b" "),
+            fields[17] == b"1",
         )
         self._touched, self._used = touched, used
         return found

@@ -51,12 +51,10 @@ class ProcessTree:
     def descendants(self, pid: int) -> set[int]:
         """Return every descendant of one process, and perhaps some that are gone meanwhile.
 
-        Where children are not listed it costs little while no process has come anywhere on
-        this machine: a tree grows by new processes alone. (Who is adopted from within it was
-        in it already.)
+        It costs little while no process has come anywhere on this machine: a tree grows by
+        new processes alone. (Who is adopted from within it was in it already.) Else it takes
+        8 us for each thread where children are listed.
         """
-        if self._listed:
-            return _listed_below((pid,))
         known = self._found.get((pid,))
         now = newest()  # before the look: what comes later has a later number
         if known is None or not now or known[0] != now:

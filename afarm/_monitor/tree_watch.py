@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from .proc import Observed, Stat, Status, private_memory, read_io, read_stat
+from .proc import Observed, Stat, Status, newest, private_memory, read_io, read_stat
 from .tree import ProcessTree
 from .tree_memory import Reading, TreeMemory
 
@@ -95,6 +95,7 @@ class TreeWatch:
         self._tree = tree
         self._root = Observed(pid)
         self._image = (0, 0)
+        self._newest = b""
         self.begin(Baseline())
 
     def begin(self, baseline: Baseline) -> None:
@@ -166,14 +167,21 @@ class TreeWatch:
         """Return whether nothing can have risen since the last look, and no processor was used.
 
         To be asked before every look. Without a page fault no memory grows, so that neither
-        the marks nor the sums can be others than they were. It is taken for restless where
-        that is not known so cheaply: a process with threads, a child that is not one yet.
+        the marks nor the sums can be others than they were. What is not known so cheaply is
+        taken for restless: a child that no look has seen, and processes with threads, each of
+        which may start a child, while any come on this machine.
         """
-        quiet, idle, children = self._root.quietness()
+        quiet, idle, children, single = self._root.quietness()
         for child in self._children.values():
             its = child.observed.quietness()
-            quiet, idle, children = quiet and its[0], idle and its[1], children + its[2]
-        known = children == len(self._children)
+            quiet, idle, single = quiet and its.quiet, idle and its.idle, single and its.single
+            children += its.children
+        if single:
+            known = children == len(self._children)
+        else:
+            now = newest()
+            known = bool(now) and now == self._newest and children <= len(self._children)
+            self._newest = now
         return quiet and known and not self._pending, idle
 
     def _look_at_root(self, status: Status) -> Reading:

@@ -14,6 +14,7 @@ import pytest
 
 from afarm._agent import page
 from afarm._agent.watch import CallWatch
+from afarm._monitor import tree_watch
 from afarm._monitor.proc import Observed, read_stat
 from afarm._monitor.tree import ProcessTree
 from afarm._monitor.tree_watch import TreeWatch
@@ -94,14 +95,14 @@ def observed(child: Child) -> Iterator[Observed]:
 
 
 def test_who_waits_is_quiet_and_idle(observed: Observed) -> None:
-    assert observed.quietness() == (True, True, 0)
+    assert observed.quietness() == (True, True, 0, True)
 
 
 def test_who_computes_is_quiet_but_not_idle(child: Child, observed: Observed) -> None:
     child.let("b")
 
     assert not observed.quietness().idle
-    assert observed.quietness() == (True, True, 0)
+    assert observed.quietness() == (True, True, 0, True)
 
 
 @pytest.mark.parametrize("order", ["m", "t", "f"], ids=["memory", "a thread", "a child"])
@@ -132,6 +133,25 @@ def test_a_tree_is_quiet_when_each_process_is_and_all_are_known(child: Child) ->
 
     child.let("m")
     assert not watch.quietness()[0]
+    watch.close()
+
+
+def test_a_process_with_threads_is_quiet_while_none_comes_on_this_machine(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_watch, "newest", lambda: number)
+    watch = TreeWatch(child.pid, ProcessTree(os.getpid()))
+    child.let("t")
+    number = b"7"
+    watch.quietness()
+    watch.look()
+
+    assert watch.quietness()[0]
+    number = b"8"
+    assert not watch.quietness()[0], "it may be a child of one of its threads"
+    assert watch.quietness()[0]
+    number = b""
+    assert not watch.quietness()[0], "that is not known here"
     watch.close()
 
 
