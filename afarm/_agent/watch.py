@@ -10,7 +10,9 @@ from .._monitor.curve import Curve
 from .._monitor.limits import (
     DISK_EVERY,
     DISK_SHARE,
+    FAST,
     LONG,
+    QUIET,
     SLOW,
     WITH_CHILDREN,
     most,
@@ -58,7 +60,7 @@ _PEAK_OVER = 1.0
 # looked at meanwhile.
 _WALK = 0.002
 
-# A call that has touched no page for so long is quiet: it is looked at less often.
+# A call that has touched no page and used no processor for so long is looked at less often.
 _QUIET_FOR = 1.0
 
 # As long as it touches none, one look in so long is a close one, which costs ten times as much,
@@ -162,7 +164,7 @@ class CallWatch:
         """Whether a call that has touched no page need not be looked at closely now."""
         limits = self.limits
         return (
-            now - self._looked_closely < patience
+            now - self._looked_closely < patience - FAST
             and self._walk is None
             and (now < self._disk_due or self._worked < self._walked)
             and limits.cpu_time is None
@@ -176,7 +178,7 @@ class CallWatch:
     def _pace(self, elapsed: float, grown: int, now: float) -> None:
         """Say when to look again."""
         seen = self.seen
-        quiet = now - self._moved >= _QUIET_FOR
+        quiet = now - max(self._moved, self._worked) >= _QUIET_FOR
         paced_by = self._paced_by
         if 0 < self._expected < seen.growing:
             paced_by = self.limits  # it has outgrown the prediction, and is not ended for that
@@ -185,7 +187,9 @@ class CallWatch:
         )
         if int(self._slot[SPAWNING]) == self.sequence or seen.has_children:
             wait = min(wait, SLOW if quiet else WITH_CHILDREN)
-        self.due = now + wait
+        # Those that wait the longest are looked at together: one supervisor finds in the
+        # processor's caches what the other has just used, and the agent wakes up once.
+        self.due = now + wait - (now % QUIET if wait == QUIET else 0.0)
         self._looked = now
 
     def _look(self, begun: int, now: float) -> Usage:
@@ -260,7 +264,7 @@ class CallWatch:
         Every second, and more often of a call that has outgrown what was expected of it.
         """
         outgrown = 0 < self._expected < self.certain_memory
-        if now - self._told < (_TELL_OUTGROWN if outgrown else _TELL_EVERY):
+        if now - self._told < (_TELL_OUTGROWN if outgrown else _TELL_EVERY) - FAST:
             return False
         self._told = now
         return True

@@ -22,7 +22,7 @@ _NEAR = 0.7
 
 # Where nothing moves. From one moment to the next it may begin to: a core touches 2 GB/s of
 # small pages here, and no call gets over its limit unseen in so long as it takes at twice that.
-QUIET = 0.2
+QUIET = 0.5
 _FASTEST = 4e9
 
 # Of calls that took so many seconds more is told than their peaks: how they got there.
@@ -75,7 +75,7 @@ def pause(
         memory: Bytes it surely has now.
         grown: Bytes by which that grew since the last look.
         since: Seconds between the two looks.
-        quiet: Whether it has touched no page for a while.
+        quiet: Whether it has touched no page, and used no processor, for a while.
     """
     wait = QUIET if quiet else SLOW
     if limits.memory is not None:

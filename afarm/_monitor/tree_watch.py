@@ -168,8 +168,8 @@ class TreeWatch:
 
         To be asked before every look. Without a page fault no memory grows, so that neither
         the marks nor the sums can be others than they were. What is not known so cheaply is
-        taken for restless: a child that no look has seen, and processes with threads, each of
-        which may start a child, while any come on this machine.
+        taken for restless: a child that no look has seen. Of a process with threads, each of
+        which may have children, this is asked only if any process has come on this machine.
         """
         quiet, idle, children, single = self._root.quietness()
         for child in self._children.values():
@@ -180,7 +180,8 @@ class TreeWatch:
             known = children == len(self._children)
         else:
             now = newest()
-            known = bool(now) and now == self._newest and children <= len(self._children)
+            known = bool(now) and now == self._newest
+            known = known or (quiet and self._tree.descendants(self._pid) == set(self._children))
             self._newest = now
         return quiet and known and not self._pending, idle
 

@@ -8,13 +8,14 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from afarm._agent import page
 from afarm._agent.watch import CallWatch
-from afarm._monitor import tree_watch
+from afarm._monitor import tree, tree_watch
 from afarm._monitor.proc import Observed, read_stat
 from afarm._monitor.tree import ProcessTree
 from afarm._monitor.tree_watch import TreeWatch
@@ -136,22 +137,44 @@ def test_a_tree_is_quiet_when_each_process_is_and_all_are_known(child: Child) ->
     watch.close()
 
 
-def test_a_process_with_threads_is_quiet_while_none_comes_on_this_machine(
+def let_processes_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let it look as if processes came all the time on this machine."""
+    numbers = count()
+    for module in (tree, tree_watch):
+        monkeypatch.setattr(module, "newest", lambda: b"%d" % next(numbers))
+
+
+def test_a_process_with_threads_is_quiet_unless_it_has_a_child_that_no_look_has_seen(
     child: Child, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tree_watch, "newest", lambda: number)
+    let_processes_come(monkeypatch)
     watch = TreeWatch(child.pid, ProcessTree(os.getpid()))
     child.let("t")
-    number = b"7"
     watch.quietness()
     watch.look()
+    assert watch.quietness()[0]
+
+    child.let("f")
+    watch.quietness()
+    assert not watch.quietness()[0]
+    watch.look()
+    watch.quietness()  # the first of the child
+    assert watch.quietness()[0]
+    watch.close()
+
+
+def test_a_process_with_threads_is_not_searched_while_no_process_comes(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree_watch, "newest", lambda: b"7")
+    searched = ProcessTree(os.getpid())
+    watch = TreeWatch(child.pid, searched)
+    child.let("t")
+    watch.quietness()
+    watch.look()
+    monkeypatch.setattr(searched, "descendants", None)
 
     assert watch.quietness()[0]
-    number = b"8"
-    assert not watch.quietness()[0], "it may be a child of one of its threads"
-    assert watch.quietness()[0]
-    number = b""
-    assert not watch.quietness()[0], "that is not known here"
     watch.close()
 
 
