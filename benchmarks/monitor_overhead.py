@@ -7,7 +7,7 @@ the meter alone (its marks and counters reset and read). What is added on top of
 everything: messages, limits, output, scratch directory, and the monitor.
 
 Running on: processor time of the agent and all its supervisors while calls sleep, with and
-without threads and a child each, in cores; their limit of 2 GiB is far away.
+without threads and a child each, in cores; their limit of 8 GiB is out of reach.
 """
 
 from __future__ import annotations
@@ -186,9 +186,9 @@ def _sleeping(subject: str, seconds: float) -> list[Figure]:
         function = child_that_sleeps
     elif "threads" in subject:
         function = threads_that_sleep
-    node = afarm.LocalNode(cores=number, memory=number << 31)
+    node = afarm.LocalNode(cores=number, memory=number << 33)
     with afarm.Executor([node], isolation="fork", retries=0, progress=False) as executor:
-        view = executor.options(cores=1, memory="2 GiB")
+        view = executor.options(cores=1, memory="8 GiB")
         futures = [view.submit(function, 10 * seconds) for _ in range(number)]
         [agent] = psutil.Process().children()
         names = {"sleep"} if "child" in subject else set()

@@ -12,10 +12,10 @@ from .._monitor.limits import (
     DISK_SHARE,
     FAST,
     LONG,
-    QUIET,
     SLOW,
     WITH_CHILDREN,
     most,
+    next_look,
     pause,
 )
 from .._monitor.tree import ProcessTree
@@ -183,13 +183,12 @@ class CallWatch:
         if 0 < self._expected < seen.growing:
             paced_by = self.limits  # it has outgrown the prediction, and is not ended for that
         wait = pause(
-            paced_by, elapsed, max(seen.growing, 0), grown, now - self._looked, quiet=quiet
-        )
+            paced_by, elapsed, max(seen.growing, 0), grown, now - self._looked,
+            quiet=quiet, threads=seen.threads,
+        )  # fmt: skip
         if int(self._slot[SPAWNING]) == self.sequence or seen.has_children:
             wait = min(wait, SLOW if quiet else WITH_CHILDREN)
-        # Those that wait the longest are looked at together: one supervisor finds in the
-        # processor's caches what the other has just used, and the agent wakes up once.
-        self.due = now + wait - (now % QUIET if wait == QUIET else 0.0)
+        self.due = next_look(now, wait)
         self._looked = now
 
     def _look(self, begun: int, now: float) -> Usage:

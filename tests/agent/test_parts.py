@@ -206,13 +206,31 @@ def test_looks_come_at_least_every_50_ms(limit: int, memory: int, grown: int, si
         assert wait == limits.FAST
 
 
-@given(st.integers(1, 1 << 40), st.integers(0, 1 << 40))
+@given(st.integers(1, 1 << 40), st.integers(0, 1 << 40), st.integers(1, 200))
 def test_who_begins_to_grow_at_full_speed_is_looked_at_before_its_limit(
-    limit: int, memory: int
+    limit: int, memory: int, threads: int
 ) -> None:
-    wait = limits.pause(Resources(memory=limit), 0.0, memory, 0, 1.0, quiet=True)
+    resources = Resources(memory=limit)
+    wait = limits.pause(resources, 0.0, memory, 0, 1.0, quiet=True, threads=threads)
     assert limits.FAST <= wait <= limits.QUIET
-    assert wait == limits.FAST or memory + wait * 3.9e9 <= limit
+    assert wait == limits.FAST or memory + wait * 7.9e9 <= limit
+    assert wait <= limits.SLOW or memory + wait * 7.9e9 * threads <= limit
+
+
+@given(st.floats(0, 1e6), st.floats(limits.FAST, limits.QUIET))
+def test_long_waits_end_at_the_same_moments_everywhere(now: float, wait: float) -> None:
+    at = limits.next_look(now, wait)
+    assert now < at <= now + wait + 1e-9
+    if wait == limits.QUIET:
+        assert at % limits.QUIET == 0
+
+
+@pytest.mark.parametrize("stated", [{"cpu_time": 9.0}, {"disk": 9}, {"processes": 9}])
+def test_a_quiet_call_waits_no_longer_where_other_limits_are_stated(
+    stated: dict[str, float],
+) -> None:
+    assert limits.pause(Resources(), 5.0, 0, 0, 1.0, quiet=True) == limits.QUIET
+    assert limits.pause(Resources(**stated), 5.0, 0, 0, 1.0, quiet=True) == limits.SLOW
 
 
 def test_a_wall_time_is_looked_at_when_it_is_over() -> None:
