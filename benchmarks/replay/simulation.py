@@ -64,7 +64,11 @@ class Outcome:
 
 @dataclass(slots=True, eq=False)
 class _Attempt:
-    """A call that runs."""
+    """A call that runs.
+
+    How far it is, is a share of its work. While the calls of a node want more cores than it
+    has, all of them are slower, each by the same factor.
+    """
 
     number: int
     call: Call
@@ -73,7 +77,10 @@ class _Attempt:
     allocation: Resources
     group: int
     started: float
-    wall_time: float
+    done: float = 0.0  # of its work
+    at: float = 0.0  # when that was so
+    points: list[tuple[float, str, float]] = field(default_factory=list)  # what comes, a heap
+    version: int = 0  # of what is planned for it
     held: float = 0.0  # bytes x seconds so far
     since: float = 0.0  # when the allocation was last changed
     memory: float = 0.0  # what it uses now
@@ -88,10 +95,9 @@ class _Attempt:
 
     def usage(self, at: float) -> Usage:
         """Return what it has used so far."""
-        elapsed = at - self.started
         return Usage(
-            wall_time=elapsed,
-            cpu_user=self.call.cores * self.call.wall_time * elapsed / self.wall_time,
+            wall_time=at - self.started,
+            cpu_user=self.call.cores * self.call.wall_time * self.done,
             memory=math.ceil(self.memory),
             memory_low=math.ceil(self.memory),
             memory_resident=math.ceil(self.memory),
@@ -108,10 +114,18 @@ class _Node:
         """Bytes in use."""
         return sum(attempt.memory for attempt in self.running.values())
 
-    def slowed(self, call: Call) -> float:
-        """Return how much longer a call takes here that starts now: cores are shared."""
-        busy = call.cores + sum(attempt.call.cores for attempt in self.running.values())
-        return max(1.0, busy / (self.capacity.cores or math.inf))
+    @property
+    def speed(self) -> float:
+        """How fast its calls go, of how fast they would go alone: cores are shared."""
+        busy = sum(attempt.call.cores for attempt in self.running.values())
+        return min(1.0, (self.capacity.cores or math.inf) / busy) if busy else 1.0
+
+    def advance(self, at: float) -> None:
+        """Let every call have done what it has done by now."""
+        speed = self.speed
+        for attempt in self.running.values():
+            attempt.done += (at - attempt.at) * speed / attempt.call.wall_time
+            attempt.at = at
 
 
 class Simulation:
@@ -211,18 +225,30 @@ class Simulation:
 
     def _start(self, action: do.Start) -> None:
         call = self._calls[action.invocation - 1]
-        wall_time = call.wall_time * self._nodes[action.node].slowed(call)
         attempt = _Attempt(
             action.invocation, call, action.attempt, action.node, action.allocation, action.group,
-            self._at, wall_time, since=self._at,
+            self._at, at=self._at, since=self._at, points=[(1.0, "end", 0.0)],
         )  # fmt: skip
-        self._running[action.invocation] = attempt
-        self._nodes[action.node].running[action.invocation] = attempt
-        self._later(self._at + wall_time, attempt)
         if self._soft or not self._limited:
-            for fraction in _READINGS:
-                self._later(self._at + fraction * wall_time, (attempt, "look"))
+            attempt.points = [*((each, "look", 0.0) for each in _READINGS), *attempt.points]
+        node = self._nodes[action.node]
+        node.advance(self._at)
+        self._running[action.invocation] = attempt
+        node.running[action.invocation] = attempt
         self._watch_growth(attempt)
+        self._plan(node)
+
+    def _plan(self, node: _Node) -> None:
+        """Plan what comes next for each call of a node, at the speed that they have now."""
+        speed = node.speed
+        for attempt in node.running.values():
+            self._plan_one(attempt, speed)
+
+    def _plan_one(self, attempt: _Attempt, speed: float) -> None:
+        attempt.version += 1
+        left = max(0.0, attempt.points[0][0] - attempt.done)
+        at = self._at + left * attempt.call.wall_time / speed
+        self._later(at, (attempt, attempt.version))
 
     def _watch_growth(self, attempt: _Attempt) -> None:
         """See to it that something happens when a call outgrows what it was given."""
@@ -231,8 +257,7 @@ class Simulation:
             return
         fraction = attempt.call.reaches(memory)
         if fraction < math.inf:
-            at = max(self._at, attempt.started + fraction * attempt.wall_time)
-            self._later(at, (attempt, "outgrow", memory))
+            heapq.heappush(attempt.points, (fraction, "outgrow", memory))
 
     def _resize(self, action: do.Action) -> None:
         attempt = self._running.get(action.invocation)  # type: ignore[union-attr]
@@ -241,6 +266,9 @@ class Simulation:
         attempt.settle(self._at)
         attempt.allocation = action.allocation  # type: ignore[union-attr]
         self._watch_growth(attempt)
+        node = self._nodes[attempt.node]
+        node.advance(self._at)
+        self._plan_one(attempt, node.speed)
 
     def _kill(self, action: do.Kill) -> None:
         attempt = self._running.get(action.invocation)
@@ -273,20 +301,26 @@ class Simulation:
     # --- what happens on the nodes
 
     def _happen(self, what: object) -> None:
-        if isinstance(what, _Attempt):
-            if not what.over:
-                what.memory = float(what.call.memory)
-                self._end(what, event.Finished(0, 0, Usage(), 0, Seconds(self._at)))
-        elif isinstance(what, tuple):
-            self._look(*what)
-        else:
+        if not isinstance(what, tuple):
             self._tell(what)  # type: ignore[arg-type]
-
-    def _look(self, attempt: _Attempt, why: str, limit: float = 0.0) -> None:
-        if attempt.over:
             return
-        elapsed = (self._at - attempt.started) / attempt.wall_time
-        attempt.memory = max(attempt.memory, attempt.call.uses(elapsed))
+        attempt, version = what
+        if attempt.over or attempt.version != version:
+            return
+        node = self._nodes[attempt.node]
+        node.advance(self._at)
+        fraction, why, limit = heapq.heappop(attempt.points)
+        attempt.done = max(attempt.done, fraction)
+        if why == "end":
+            attempt.memory = float(attempt.call.memory)
+            self._end(attempt, event.Finished(0, 0, Usage(), 0, Seconds(self._at)))
+            return
+        self._look(attempt, why, limit)
+        if not attempt.over:
+            self._plan_one(attempt, node.speed)
+
+    def _look(self, attempt: _Attempt, why: str, limit: float) -> None:
+        attempt.memory = max(attempt.memory, attempt.call.uses(min(1.0, attempt.done)))
         if why == "outgrow":
             if limit != attempt.allocation.memory:
                 return  # it has another allocation by now
@@ -320,8 +354,11 @@ class Simulation:
         """End an attempt, and let the next one of its group have its lane."""
         attempt.over = True
         attempt.settle(self._at)
+        node = self._nodes[attempt.node]
+        node.advance(self._at)
         del self._running[attempt.number]
-        self._nodes[attempt.node].running.pop(attempt.number, None)
+        node.running.pop(attempt.number, None)
+        self._plan(node)
         usage = attempt.usage(self._at)
         if isinstance(ending, event.Finished):
             self.outcome.used += usage.memory * (self._at - attempt.started)
