@@ -33,10 +33,12 @@ from .packing import (
     choices,
     held_up,
     is_short,
+    look_ahead,
     may_go_before,
     may_use,
     patience,
     rank,
+    reserve,
     score,
     soonest,
 )
@@ -58,6 +60,9 @@ _HEEDED_AT_ONCE = 32
 
 # Each reserved node runs partly empty for a while.
 _MOST_RESERVATIONS = 4
+
+# So many queues in vain are asked for calls that are short enough for a node that is kept free.
+_ASKED_TO_FILL_IN = 32
 _NODES_FOR_EACH_RESERVATION = 4
 
 
@@ -276,6 +281,10 @@ class Dispatcher:
     def run(self, at: Seconds, actions: list[Action]) -> None:
         """Start what fits, send ahead what is short, ask back what is stuck, keep promises."""
         roomier = bool(self._roomier)
+        if self._reservations and (roomier or self._fresh):
+            for queue in self._aged:
+                if queue.reserved is not None:
+                    look_ahead(queue.reserved, at)
         while self._fresh or self._roomier:
             self._place(at, actions)
         if self._moved:
@@ -307,7 +316,12 @@ class Dispatcher:
         self._fresh = {}
         cores, memory = _most_free(rooms)
         after: Rank | None = None
+        asked = 0
         while fresh or rooms:
+            if asked > _ASKED_TO_FILL_IN:
+                rooms = [node for node in rooms if node.reserved is None]
+                cores, memory = _most_free(rooms)
+                asked = 0
             # Those that are not fresh fit nowhere but where room has appeared.
             queue = self._order.first_that_fits(after, cores, memory) if rooms else None
             if queue is None:
@@ -319,7 +333,9 @@ class Dispatcher:
                 break
             after = queue.rank
             if not self._start_all_that_fits(queue, at, actions, where):
+                asked += where is not None
                 continue
+            asked = 0
             if kept:
                 rooms += [node for node in kept if node.reserved is None]
                 kept = [node for node in kept if node.reserved is not None]
@@ -332,7 +348,9 @@ class Dispatcher:
         """Tell whether only the queue that it is reserved for may use a node."""
         queue = node.reserved
         first = next(iter(self._order), None)
-        return queue is not None and first is not None and not may_go_before(first, queue)
+        if queue is None or first is None or node.spare > 0:
+            return False
+        return not may_go_before(first, queue)
 
     def _start_all_that_fits(
         self,
@@ -505,7 +523,7 @@ class Dispatcher:
             if queue.reserved is None:
                 node = soonest(queue, self._nodes_for(queue), at)
                 if node is not None:
-                    node.reserved, queue.reserved = queue, node
+                    reserve(node, queue)
                     self._reservations += 1
 
     def _nodes_for(self, queue: Queue) -> Iterable[Node]:

@@ -3,14 +3,15 @@
 Three ways of packing a node's memory:
 
 - *hard*: what an attempt was given at its start is set aside for it until it ends;
-- *elastic*: that grows where its node has room, and shrinks when newer evidence says so;
+- *elastic*: that grows where its node has room, and shrinks when newer evidence says so; the
+  cores too that a call is charged with are soon those that it keeps busy;
 - *live*: a node is charged with what its calls use now, and a part of what they are still
   predicted to grow, since peaks do not coincide: a call's running maximum averages 47 to 66 %
   of its peak (measured over 20 traces). The part follows how it went: less and less while all
   goes well, half of what was gained is given up with each eviction.
 
-What the user stated is hard in all of them. Cores are not elastic: who uses more than its
-share only makes others wait.
+What the user stated is hard in all of them. Cores never stop a call: who uses more than its
+share only makes others slower. So calls that mostly wait share cores.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ import math
 from dataclasses import replace
 from enum import Enum
 
-from ..resources import Usage
+from ..resources import Seconds, Usage
 from . import actions as do
 from .actions import Action
+from .grant import CORE
 from .invocation import Invocation, State
 from .node import Node
 from .queues import Group
@@ -44,6 +46,12 @@ _AT_LEAST = 1.05
 # An allocation shrinks when what is thought to be enough is less than this share of it.
 _WORTH_SHRINKING = 0.8
 
+# From so many seconds on it tells how many cores a call keeps busy. It is charged with so much
+# more than that, and with no less than this, in millionths of a core.
+_TELLS_CORES = 0.3
+_CORES_TO_SPARE = 1.05
+_LEAST_CORES = CORE // 10
+
 # Live: the part of the growth still predicted that is charged. Additive increase of what is
 # risked with each call that returns, multiplicative decrease with each eviction (the rule of
 # TCP; Chiu and Jain, 1989).
@@ -60,6 +68,11 @@ _GROWTH_FADES = 0.95
 # Live: nothing starts on a node where something waits for memory for so much of the time
 # (PSI, "some"); a healthy one shows 0.
 _PRESSED = 0.1
+
+# An eviction costs the time that was worked, and so many seconds more to come there again. Of
+# those over what they were given at their start it is taken for so much cheaper.
+_STARTING = 1.0
+_PREFERRED = 4.0
 
 # After so many evictions a call gets its whole prediction set aside.
 EVICTIONS_BEFORE_RESERVED = 3
@@ -91,8 +104,9 @@ class Elastic:
     # --- readings
 
     def read(
-        self, invocation: Invocation, group: Group, usage: Usage, actions: list[Action]
-    ) -> bool:
+        self, invocation: Invocation, group: Group, usage: Usage, at: Seconds,
+        actions: list[Action],
+    ) -> bool:  # fmt: skip
         """Take what a running attempt uses; return whether its node has more room than before."""
         grant = group.grant
         if (
@@ -105,6 +119,8 @@ class Elastic:
         ):
             return False
         node = group.node
+        cores = node.cores
+        self._follow_cores(invocation, group, usage)
         jump = usage.memory - invocation.used
         invocation.used = max(invocation.used, usage.memory)
         if invocation.started_reading and jump > 0:
@@ -115,10 +131,39 @@ class Elastic:
         if self.packing is Packing.LIVE:
             self._charge(invocation, group, max(told, invocation.used))
             self._tell(invocation, group, told, actions)
-            self._make_room(node, actions)
+            self._make_room(node, at, actions)
         else:
             self._fit(invocation, group, told, actions)
-        return node.memory > before
+        return node.memory > before or node.cores > cores
+
+    def _follow_cores(self, invocation: Invocation, group: Group, usage: Usage) -> None:
+        """Charge an attempt with the cores that it keeps busy: the most of lately and so far."""
+        if group.queue.profile.stated.cores is not None or group.queued:
+            return
+        wall_time, cpu_time = invocation.cores_read
+        passed = usage.wall_time - wall_time
+        if usage.wall_time < _TELLS_CORES or passed <= 0:
+            return
+        invocation.cores_read = (usage.wall_time, usage.cpu_time)
+        busy = max(usage.cores, (usage.cpu_time - cpu_time) / passed)
+        wanted = max(_LEAST_CORES, math.ceil(_CORES_TO_SPARE * busy * CORE))
+        node = group.node
+        more = wanted - (group.grant.cores + invocation.cores_grown)
+        # No more than there is: it makes others slower, whoever it is charged to.
+        more = int(min(more, max(0, node.cores)))
+        if more:
+            self._change(invocation, group, 0, more)
+
+    def give_back(self, invocation: Invocation, group: Group) -> bool:
+        """Let a node have back what an attempt was charged with beyond its group's grant.
+
+        Returns:
+            Whether that was anything.
+        """
+        if not invocation.grown and not invocation.cores_grown:
+            return False
+        self._change(invocation, group, -invocation.grown, -invocation.cores_grown)
+        return True
 
     def _enough(self, invocation: Invocation, group: Group, usage: Usage) -> int:
         """Return the bytes that are thought to be enough for it now."""
@@ -192,12 +237,14 @@ class Elastic:
             self._change(invocation, group, more)
 
     @staticmethod
-    def _change(invocation: Invocation, group: Group, more: int) -> None:
+    def _change(invocation: Invocation, group: Group, memory: int, cores: int = 0) -> None:
         """Charge an attempt's node with so much more for it."""
-        group.shrunk -= invocation.grown < 0
-        invocation.grown += more
-        group.shrunk += invocation.grown < 0
-        group.node.memory -= more
+        group.shrunk -= invocation.grown < 0 or invocation.cores_grown < 0
+        invocation.grown += memory
+        invocation.cores_grown += cores
+        group.shrunk += invocation.grown < 0 or invocation.cores_grown < 0
+        group.node.memory -= memory
+        group.node.cores -= cores
 
     def _tell(
         self, invocation: Invocation, group: Group, enough: int, actions: list[Action]
@@ -211,7 +258,7 @@ class Elastic:
                 do.Resize(invocation.id, invocation.attempt, group.node.name, allocation)
             )
 
-    def _make_room(self, node: Node, actions: list[Action]) -> None:
+    def _make_room(self, node: Node, at: Seconds, actions: list[Action]) -> None:
         """Evict while what is used leaves too little free for what may come at once."""
         total = node.total[1]
         if math.isinf(total):
@@ -222,7 +269,7 @@ class Elastic:
         used = sum(each.used for each in running if not each.evicting)
         headroom = max(_LEAST_HEADROOM * total, min(node.growth, 0.1 * total))
         while used + headroom > min(total, node.available_total):
-            victim = self._newest_over(node) or self._newest(node)
+            victim = self._cheapest(node, at)
             if victim is None:
                 return
             used -= victim.used
@@ -247,28 +294,10 @@ class Elastic:
 
     # --- evictions
 
-    def _newest_over(self, node: Node) -> Invocation | None:
-        """Return the newest attempt that uses more than it was given at its start."""
-        found = None
-        for invocation in node.running.values():
-            group = invocation.group
-            if (
-                group is not None
-                and invocation.state is State.RUNNING
-                and not invocation.evicting
-                and not invocation.handed_on
-                and group.queue.profile.stated.memory is None
-                and invocation.request.retries > 0
-                and invocation.used > group.grant.memory
-                and (found is None or invocation.started >= found.started)
-            ):
-                found = invocation
-        return found
-
     @staticmethod
-    def _newest(node: Node) -> Invocation | None:
-        """Return the newest attempt of several, so that at least one goes on."""
-        able = [
+    def _able(node: Node) -> list[Invocation]:
+        """Return those that may be stopped and run again for their node's sake."""
+        return [
             each
             for each in node.running.values()
             if each.state is State.RUNNING
@@ -277,7 +306,25 @@ class Elastic:
             and each.request.stated.memory is None
             and each.request.retries > 0
         ]
-        return max(able, key=lambda each: (each.started, each.id)) if len(able) > 1 else None
+
+    def _newest_over(self, node: Node) -> Invocation | None:
+        """Return the newest attempt that uses more than it was given at its start."""
+        over = filter(_is_over, self._able(node))
+        return max(over, key=lambda each: (each.started, each.id), default=None)
+
+    def _cheapest(self, node: Node, at: Seconds) -> Invocation | None:
+        """Return whose end costs the least time for each byte that it frees; at least one stays.
+
+        Of those that use more than they were given at their start it is taken for a quarter:
+        who keeps to what was predicted goes only where the others have nearly done their work.
+        """
+
+        def cost(each: Invocation) -> tuple[float, int]:
+            lost = (at - each.started + _STARTING) / (each.used + 1)
+            return (lost / _PREFERRED if _is_over(each) else lost), -each.id
+
+        able = self._able(node)
+        return min(able, key=cost) if len(able) > 1 else next(filter(_is_over, able), None)
 
     def _evict(self, invocation: Invocation, actions: list[Action]) -> None:
         assert invocation.group is not None
@@ -285,3 +332,8 @@ class Elastic:
         invocation.evictions += 1
         node = invocation.group.node.name
         actions.append(do.Kill(invocation.id, invocation.attempt, node, evicted=True))
+
+
+def _is_over(invocation: Invocation) -> bool:
+    """Tell whether an attempt uses more than it was given at its start."""
+    return invocation.group is not None and invocation.used > invocation.group.grant.memory

@@ -352,7 +352,7 @@ class FarmState:
         if invocation is None or invocation.group is None:
             return
         group = invocation.group
-        if self._elastic.read(invocation, group, reading.usage, self._actions):
+        if self._elastic.read(invocation, group, reading.usage, reading.at, self._actions):
             self._dispatcher.freed(group.node)
 
     def _node_load(self, load: event.NodeLoad) -> None:
@@ -438,10 +438,7 @@ class FarmState:
 
     def _give_back_growth(self, invocation: Invocation, group: Group) -> None:
         """Let a node have back what an attempt was charged with beyond its group's grant."""
-        if invocation.grown:
-            group.shrunk -= invocation.grown < 0
-            group.node.memory += invocation.grown
-            invocation.grown = 0
+        if self._elastic.give_back(invocation, group):
             self._dispatcher.freed(group.node)
 
     def _free(self, group: Group) -> None:

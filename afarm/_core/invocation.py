@@ -60,6 +60,7 @@ TRANSITIONS: dict[tuple[State, Step], State] = {
 }
 
 _NOTHING = Resources()
+_NOT_READ = (0.0, 0.0)
 
 HOLDING = frozenset({State.RUNNING, State.KILLING})
 
@@ -69,6 +70,8 @@ class Invocation:
 
     __slots__ = (
         "attempt",
+        "cores_grown",
+        "cores_read",
         "evicted_from",
         "evicting",
         "evictions",
@@ -108,6 +111,8 @@ class Invocation:
         # group; bytes it was seen to use; bytes that its node knows as its allocation, if that has
         # changed; whether its node was asked to stop it to make room, and how often in all.
         self.grown = 0
+        self.cores_grown = 0  # the same of cores, in millionths
+        self.cores_read = _NOT_READ  # seconds of wall time and of CPU, at the last reading
         self.used = 0
         self.told = 0
         self.started_reading = False
@@ -125,7 +130,8 @@ class Invocation:
 
     def forget_attempt(self) -> None:
         """Forget what was read of an attempt that is over."""
-        self.grown = self.used = self.told = 0
+        self.grown = self.cores_grown = self.used = self.told = 0
+        self.cores_read = _NOT_READ
         self.started_reading = self.evicting = False
 
     @property

@@ -89,6 +89,9 @@ class Node:
         queued: How many were sent ahead, over all groups.
         environments: Those that something has run in there.
         reserved: The queue whose head it is kept free for.
+        blockers: Who ran there when it was reserved: while one of them does, it is not free.
+        spare: Seconds until it will be free for that queue's head, as far as is known: shorter
+            calls of others may start there meanwhile.
         pressed: Whether it is short of memory, so that nothing new starts there.
         growth: Bytes that came at once, lately, between two readings of a call.
         available_total: Bytes that our calls could have in all, as far as others leave it.
@@ -96,6 +99,7 @@ class Node:
 
     __slots__ = (
         "available_total",
+        "blockers",
         "capacity",
         "cores",
         "disk",
@@ -113,6 +117,7 @@ class Node:
         "reason",
         "reserved",
         "running",
+        "spare",
         "state",
         "total",
         "wall_time",
@@ -126,6 +131,8 @@ class Node:
         self.total: Amounts = (0.0, 0.0, 0.0, 0.0)
         self.environments: set[int] = set()
         self.reserved: Queue | None = None
+        self.blockers: frozenset[InvocationId] = frozenset()
+        self.spare = 0.0
         self.failures = 0
         self.losses: list[Seconds] = []
         self.wall_time = 0.0

@@ -117,12 +117,37 @@ def test_a_node_is_kept_free_for_one_that_was_passed_over_for_long() -> None:
     second = farm.call(HALF)
     farm.tick(RESERVE_AFTER)
     assert farm.state.node_view("a").reserved
-    farm.finish(first)
+    farm.finish(first, wall=RESERVE_AFTER)
     small = farm.call(HALF)
     assert small not in farm.starts, "it took room that is kept for the large one"
     farm.finish(second)
     assert large in farm.starts
     assert not farm.state.node_view("a").reserved
+
+
+def test_what_is_over_long_before_a_kept_node_is_free_may_start_there() -> None:
+    farm = Driver("a")
+    [short] = farm.submit(Request("short", HALF))
+    farm.finish(short, wall=1.0)
+    blocker = farm.call(HALF)
+    large = farm.call(WHOLE)
+    farm.tick(RESERVE_AFTER)
+    assert farm.state.node_view("a").reserved
+    # The blocker, the first of its category, is expected to take as long as it has taken.
+    [filling_in] = farm.submit(Request("short", HALF))
+    [unknown] = farm.submit(Request("unknown", HALF))
+    assert filling_in in farm.starts
+    farm.finish(filling_in, wall=1.0)
+    assert unknown not in farm.starts, "nobody knows how long it takes"
+
+    # Who was let in is late: that lets in nobody else.
+    [late] = farm.submit(Request("short", HALF))
+    farm.finish(blocker)
+    [next_one] = farm.submit(Request("short", HALF))
+    assert late in farm.starts
+    assert next_one not in farm.starts
+    farm.finish(late)
+    assert large in farm.starts
 
 
 def test_a_tick_is_asked_for_when_somebody_will_have_waited_for_long() -> None:
@@ -169,7 +194,7 @@ def test_a_reservation_does_not_hold_up_a_higher_priority() -> None:
     farm.call(HALF)
     farm.call(WHOLE)
     farm.tick(RESERVE_AFTER)
-    farm.finish(first)
+    farm.finish(first, wall=RESERVE_AFTER)
     assert farm.call(HALF) not in farm.starts
     assert farm.call(HALF, priority=1.0) in farm.starts
 
@@ -201,7 +226,7 @@ def test_what_waited_behind_a_reservation_starts_when_it_ends() -> None:
     farm.call(HALF)
     large = farm.call(WHOLE)
     farm.tick(RESERVE_AFTER)
-    farm.finish(first)
+    farm.finish(first, wall=RESERVE_AFTER)
     small = farm.call(HALF)
     assert started(farm.tell(event.Cancel(large, farm.at))) == [small]
 

@@ -150,13 +150,21 @@ class FarmMachine(RuleBasedStateMachine):
                 self.world.receive(name, together)
 
     @precondition(lambda self: any(agent.live for agent in self.world.agents.values()))
-    @rule(data=st.data(), memory=st.integers(0, 64 << 30), available=st.integers(0, 64 << 30))
-    def read(self, data: st.DataObject, memory: int, available: int) -> None:
+    @rule(
+        data=st.data(),
+        memory=st.integers(0, 64 << 30),
+        available=st.integers(0, 64 << 30),
+        wall_time=st.sampled_from([0.1, 1.0, 2.0, 30.0]),
+        busy=st.sampled_from([0.0, 0.2, 1.0, 3.0]),
+    )
+    def read(
+        self, data: st.DataObject, memory: int, available: int, wall_time: float, busy: float
+    ) -> None:
         """A node tells what one of its calls uses, and what is left."""
         world = self.world
         name = data.draw(st.sampled_from(sorted(n for n, a in world.agents.items() if a.live)))
         run = data.draw(st.sampled_from(list(world.agents[name].live.values())))
-        usage = Usage(wall_time=1.0, memory=memory)
+        usage = Usage(wall_time=wall_time, cpu_user=busy * wall_time, memory=memory)
         world.tell(
             event.Reading(run.invocation, run.attempt, usage, world.at),
             event.NodeLoad(name, available, -1.0, world.at),
