@@ -35,7 +35,9 @@ PAYS = 50e6
 class _Parcel:
     """One bundle on its way."""
 
-    __slots__ = ("bundle", "content", "credit", "marks", "packed", "places", "sent", "subject")
+    __slots__ = (
+        "bundle", "content", "credit", "marks", "packed", "places", "sent", "subject", "tried",
+    )  # fmt: skip
 
     def __init__(self, subject: int, bundle: Bundle) -> None:
         self.subject = subject
@@ -46,9 +48,10 @@ class _Parcel:
         self.credit = flow.CREDIT
         self.packed: memoryview | None = None
         self.places: list[int] = []  # of chunks in `packed`
+        self.tried = False  # to compress it
 
     def take_packed(self, path: Path) -> None:
-        """Send its compressed chunks from now on."""
+        """Have its compressed chunks at hand."""
         packed = _map(path)
         at = 0
         places = []
@@ -57,12 +60,12 @@ class _Parcel:
             at += HEADER.size + HEADER.unpack_from(packed, at)[1]
         self.packed, self.places = packed, places
 
-    def chunk(self) -> list[memoryview]:
-        """Return the next chunk; it counts as sent."""
+    def chunk(self, *, packed: bool) -> list[memoryview]:
+        """Return the next chunk, compressed if wanted and at hand; it counts as sent."""
         size = min(CHUNK, len(self.content) - self.sent)
         number = self.sent // CHUNK
         begin, self.sent = self.sent, self.sent + size
-        if self.packed is not None:
+        if packed and self.packed is not None:
             at = self.places[number]
             end = self.places[number + 1] if number + 1 < len(self.places) else len(self.packed)
             return [self.packed[at:end]]
@@ -73,7 +76,7 @@ class Delivery:
     """All bundles that are to go to one node; for its link, one stream of bytes.
 
     Args:
-        rate: Returns the link's rate in bytes/s, 0.0 as long as nobody knows it.
+        rate: Returns the link's rate in bytes/s, 0.0 as long as it is not known.
     """
 
     def __init__(self, rate: Callable[[], float]) -> None:
@@ -159,9 +162,10 @@ class Delivery:
         self._current = parcel = self._next()
         if parcel is None:
             return
-        if self._compressing is None and 0 < self._rate() < PAYS:
+        slow = 0 < self._rate() < PAYS
+        if slow and self._compressing is None and self._untried():
             self._compressing = asyncio.get_running_loop().create_task(self._compress())
-        self._pieces.extend(parcel.chunk())
+        self._pieces.extend(parcel.chunk(packed=slow))
         self.left = sum(map(len, self._pieces))
 
     def _next(self) -> _Parcel | None:
@@ -171,12 +175,14 @@ class Delivery:
                     return parcel
         return None
 
+    def _untried(self) -> list[_Parcel]:
+        return [parcel for parcel in self._parcels.values() if not parcel.tried]
+
     async def _compress(self) -> None:
         """Compress what is still to be sent, in the order in which that is needed."""
-        tried = set()
-        while waiting := [each for each in self._parcels.values() if each.subject not in tried]:
+        while waiting := self._untried():
             parcel = waiting[0]
-            tried.add(parcel.subject)
+            parcel.tried = True
             try:
                 deflated = await _deflate(parcel.bundle)
                 if deflated is not None:

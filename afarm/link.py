@@ -53,6 +53,10 @@ _CUT_SHORT = frozenset({wire.Outcome.KILLED, wire.Outcome.CRASHED, wire.Outcome.
 # farm holds it, and a hostile length must not take memory.
 PAYLOAD_LIMIT = 1 << 40
 
+# Bytes after which the rate that was measured says something of the link: by then the window has
+# grown to what a link of 400 Mbit/s and 20 ms holds.
+_TELLING = 1 << 20
+
 # Bulk written in one turn of the loop: the loop is not held up for longer than a few
 # milliseconds, and what is written is still in the processor's cache when it leaves.
 TURN = 512 << 10
@@ -180,7 +184,7 @@ class Link:
         self._by_subject: dict[int, _Outgoing] = {}
         self._incoming: dict[int, deque[_Incoming]] = {}
         self._pacer = flow.Pacer()
-        self._delivery = Delivery(lambda: self._pacer.rate)
+        self._delivery = Delivery(self._rate)
         self._paused = False
         self._flush_due = False
         self._receipt = flow.Receipt()
@@ -348,6 +352,13 @@ class Link:
             self.drop_bulk(blob)
             if not self._over:
                 self.send(wire.Forget(blob))
+
+    def _rate(self) -> float:
+        """Return the link's rate in bytes/s, 0.0 before it is known.
+
+        What is measured first is how fast the agent gets under way.
+        """
+        return self._pacer.rate if self._pacer.acknowledged >= _TELLING else 0.0
 
     @property
     def bytes_sent(self) -> int:

@@ -23,6 +23,9 @@ _TEST_FOLDERS = frozenset({"test", "tests"})
 # One child for each megabyte of source, as far as there are cores.
 _SOURCE_PER_CHILD = 1 << 20
 
+# What linking fails with where a file system has no hard links, or no more of a file.
+NO_LINKS = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP)
+
 # The kernel reads this much of a script's first line (BINPRM_BUF_SIZE before Linux 5.1).
 _LONGEST_SHEBANG = 127
 
@@ -98,6 +101,26 @@ def build_environment(folder: str, final: str, stores: Sequence[str]) -> list[st
     Raises:
         OSError: If it cannot be written.
     """
+    trees = [os.path.join(store, "source") for store in stores]
+    site_packages = begin_environment(folder, [tree for tree in trees if os.path.isdir(tree)])
+    copied = 0
+    for store in stores:
+        copied += link_tree(os.path.join(store, "site-packages"), site_packages)
+        copied += link_tree(os.path.join(store, "prefix"), folder)
+    name_interpreter(folder, final)
+    return [f"{copied} files copied: hard links are not to be had"] if copied else []
+
+
+def begin_environment(folder: str, trees: Sequence[str]) -> str:
+    """Make a virtual environment with nothing in it; return its folder of packages.
+
+    Args:
+        folder: An empty folder, in which it is made.
+        trees: Folders of the user's own sources.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
     interpreter = base_interpreter()
     site_packages = os.path.join(folder, "lib", _lib_folder(), "site-packages")
     os.makedirs(site_packages, mode=0o700)
@@ -113,18 +136,9 @@ def build_environment(folder: str, final: str, stores: Sequence[str]) -> list[st
         "include-system-site-packages = false\n"
         f"version = {version}\n",
     )
-    copied = 0
-    trees = []
-    for store in stores:
-        copied += _link_tree(os.path.join(store, "site-packages"), site_packages)
-        copied += _link_tree(os.path.join(store, "prefix"), folder)
-        source = os.path.join(store, "source")
-        if os.path.isdir(source):
-            trees.append(source)
     if trees:
         _write(os.path.join(site_packages, "afarm.pth"), "\n".join(trees) + "\n")
-    _name_interpreter(bin_folder, os.path.join(final, "bin", "python"))
-    return [f"{copied} files copied: hard links are not to be had"] if copied else []
+    return site_packages
 
 
 def make_read_only(folder: str) -> None:
@@ -213,8 +227,14 @@ def _compile_all(sources: Sequence[str]) -> int:
     return 0
 
 
-def _link_tree(source: str, target: str) -> int:
-    """Link every file of a folder into another; return how many had to be copied."""
+def link_tree(source: str, target: str) -> int:
+    """Link every file of a folder into another; return how many had to be copied.
+
+    What is there already stays.
+
+    Raises:
+        OSError: If a file can be neither linked nor copied.
+    """
     copied = 0
     try:
         with os.scandir(source) as entries:
@@ -226,14 +246,14 @@ def _link_tree(source: str, target: str) -> int:
         if entry.is_dir(follow_symlinks=False):
             if not os.path.isdir(there):
                 os.mkdir(there, 0o700)
-            copied += _link_tree(entry.path, there)
+            copied += link_tree(entry.path, there)
             continue
         try:
             os.link(entry.path, there)
         except FileExistsError:
             continue
         except OSError as exc:
-            if exc.errno not in (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.ENOTSUP):
+            if exc.errno not in NO_LINKS:
                 raise
             _copy(entry.path, there)
             copied += 1
@@ -247,8 +267,18 @@ def _copy(source: str, target: str) -> None:
         os.fchmod(new.fileno(), os.fstat(old.fileno()).st_mode & 0o777)
 
 
-def _name_interpreter(bin_folder: str, interpreter: str) -> None:
-    """Give console scripts, which bundles carry with ``#!python``, their interpreter."""
+def name_interpreter(folder: str, final: str) -> None:
+    """Give the scripts of an environment, which bundles carry with ``#!python``, their interpreter.
+
+    Args:
+        folder: The environment.
+        final: Where it will lie.
+
+    Raises:
+        OSError: If one cannot be written.
+    """
+    bin_folder = os.path.join(folder, "bin")
+    interpreter = os.path.join(final, "bin", "python")
     first = f"#!{interpreter}\n".encode("utf-8", "surrogateescape")
     if len(first) > _LONGEST_SHEBANG:
         # What pip writes: sh takes over, and for Python the second line is a string.

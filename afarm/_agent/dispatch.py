@@ -112,6 +112,7 @@ class Dispatcher:
         """An environment cannot be had: what waits for it fails."""
         self._problems[environment] = problem
         self._recipes.pop(environment, None)
+        self.pool.drop(environment)
         self._tell(EnvironmentState(environment, problem, ""))
         for key in [key for key in self._starting if key.environment == environment]:
             for attempt in list(self._starting[key]):

@@ -53,6 +53,17 @@ class Fork(Message):
     supervisor: int
 
 
+# --- from the storekeeper to the agent
+
+
+@message(_FIRST + 4)
+class Arriving(Message):
+    """Of an environment all but some modules is there: importing can begin. See `early`."""
+
+    environment: int
+    folder: str
+
+
 # --- from the agent to a supervisor, and back
 
 

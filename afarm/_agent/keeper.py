@@ -24,11 +24,14 @@ from .._wire.messages import (
     encode,
 )
 from ..errors import RemoteProtocolError
+from . import internal
 from .channel import Channel
 from .loop import Loop
 from .spawn import spawn
 
-_FROM_KEEPER = frozenset(each.kind for each in (Credit, EnvironmentState, Lost, Stored))
+_FROM_KEEPER = frozenset(
+    each.kind for each in (Credit, EnvironmentState, Lost, Stored, internal.Arriving)
+)
 
 
 class Keeper:
@@ -37,22 +40,30 @@ class Keeper:
     Args:
         loop: The agent's loop.
         root: The folder of caches.
+        early: A folder for environments in which imports begin while modules are on their way.
         tell: Takes what the farm is to hear.
         decided: Takes an environment's number, the interpreter that runs it, the modules
             to preload, and why it cannot be had.
+        arriving: Takes an environment's number, the interpreter, the modules to preload, and
+            the early environment's folder. It is decided later.
     """
 
     def __init__(
         self,
         loop: Loop,
         root: str,
+        early: str,
         tell: Callable[[Message], None],
         decided: Callable[[int, str, list[str], str], None],
+        arriving: Callable[[int, str, list[str], str], None],
     ) -> None:
         self._loop = loop
         self._root = root
         self._tell = tell
         self._decided = decided
+        self._arriving = arriving
+        self._folder = early
+        self._early: dict[int, str] = {}
         self._channel: Channel | None = None
         self._environments: dict[int, tuple[str, list[str]]] = {}
         self._bundles: set[int] = set()
@@ -95,6 +106,7 @@ class Keeper:
         package: Any = sys.modules[__name__.partition(".")[0]]
         argv = [
             sys.executable, "-I", "-S", "-c", package.__first_line__, "storekeeper", self._root,
+            "", self._folder,
         ]  # fmt: skip
         self.pid = spawn(argv, dict(os.environ), (theirs.fileno(), theirs.fileno(), 2))
         theirs.close()
@@ -118,19 +130,27 @@ class Keeper:
                 self._hear(decode(each))
 
     def _hear(self, message: Message) -> None:
+        if isinstance(message, internal.Arriving):
+            _, preload = self._environments[message.environment]
+            self._early[message.environment] = message.folder
+            executable = os.path.join(message.folder, "bin", "python")
+            self._arriving(message.environment, executable, preload, message.folder)
+            return
         if not isinstance(message, EnvironmentState):
             if isinstance(message, Stored | Lost):
                 self._bundles.discard(message.blob)
             self._tell(message)
             return
         digest, preload = self._environments.pop(message.environment, ("", []))
+        folder = self._early.pop(message.environment, "")
         if message.problem or not digest:
             self._decided(message.environment, "", [], message.problem or "it was not asked for")
             return
         # Only now: it brings hashlib, which is 3 MB that a local agent does without.
         from .store import environment_path
 
-        executable = os.path.join(environment_path(self._root, digest), "bin", "python")
+        folder = folder or environment_path(self._root, digest)
+        executable = os.path.join(folder, "bin", "python")
         self._decided(message.environment, executable, preload, "")
 
     def _lose(self, channel: Channel) -> None:
@@ -142,6 +162,7 @@ class Keeper:
             self._tell(Lost(blob, "the process that stores bundles has died"))
         self._bundles.clear()
         lost, self._environments = self._environments, {}
+        self._early.clear()
         for environment in lost:
             self._decided(environment, "", [], "the process that builds environments has died")
 

@@ -266,6 +266,12 @@ class Agent:
         else:
             self._calls.environment_ready(environment, Recipe(executable, [], preload))
 
+    def _arriving(self, environment: int, executable: str, preload: list[str], folder: str) -> None:
+        """Of an environment all but modules is there: its template can start to import."""
+        if not self._calls.questions.expects(environment):
+            recipe = Recipe(executable, [], preload, folder)
+            self._calls.environment_ready(environment, recipe)
+
     # --- the beginning
 
     def _open(self, welcome: Welcome) -> None:
@@ -283,7 +289,8 @@ class Agent:
         if ended:
             self._tell(Notice(20, f"ended an older agent of this farm here: {ended}"))
         self._blobs = Blobs(self._session.blobs)
-        self._keeper = Keeper(self._loop, cache, self._tell, self._decided)
+        early = os.path.join(self._session.path, "early")
+        self._keeper = Keeper(self._loop, cache, early, self._tell, self._decided, self._arriving)
         found = find_gpus(os.environ)
         gpus = offered(found, welcome.capacity.gpus)
         self._calls = Dispatcher(self._loop, self._outbox, self._blobs, gpus)

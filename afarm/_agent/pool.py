@@ -80,11 +80,15 @@ class Recipe:
         executable: The interpreter.
         path: Entries of ``sys.path``, where it is in place; empty: the interpreter's own.
         preload: Modules to import before the first fork.
+        early: The folder of the environment, while modules of it are still to come.
+        patient: To import nothing before all is there.
     """
 
     executable: str
     path: list[str] = field(default_factory=list)
     preload: list[str] = field(default_factory=list)
+    early: str = ""
+    patient: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -465,7 +469,13 @@ class Pool:
         channel = Channel(ours, internal.TO_AGENT)
         template = Template(self._count, key, recipe, pid, channel, noise)
         os.set_blocking(noise, False)
-        plan = Plan(*self._folders, path=recipe.path, preload=recipe.preload)
+        plan = Plan(
+            *self._folders,
+            path=recipe.path,
+            preload=recipe.preload,
+            early=recipe.early,
+            patient=recipe.patient,
+        )
         channel.send(program)
         channel.send(encode(internal.Setup(template.number, json.dumps(asdict(plan)))))
         self._loop.touch(channel)
@@ -492,11 +502,20 @@ class Pool:
 
     def _start_bare(self, template: Template, why: str) -> None:
         """Replace a template that must not fork by one that has imported nothing."""
-        bare = replace(template.recipe, preload=[])
-        fresh = self._templates[template.key] = self._start(template.key, bare)
-        fresh.forking = template.forking
+        fresh = self._start_instead(template, replace(template.recipe, preload=[]))
         fresh.notes = f"workers import for themselves: {why}"
         self._close_template(template)
+
+    def _start_instead(self, template: Template, recipe: Recipe) -> Template:
+        fresh = self._templates[template.key] = self._start(template.key, recipe)
+        fresh.forking = template.forking
+        return fresh
+
+    def drop(self, environment: int) -> None:
+        """End the templates of an environment that cannot be had after all."""
+        for key in [key for key in self._templates if key.environment == environment]:
+            if not self._templates[key].ready:
+                self._close_template(self._templates.pop(key))
 
     def _read_noise(self, template: Template) -> None:
         try:
@@ -527,6 +546,10 @@ class Pool:
         self._close_template(template)
         if self._templates.get(template.key) is template:
             del self._templates[template.key]
+            if template.recipe.early and not template.recipe.patient and not template.ready:
+                # An import failed, perhaps for want of what was still to come.
+                self._start_instead(template, replace(template.recipe, patient=True))
+                return
         if not template.ready:
             heard = template.heard.decode("utf-8", "replace").strip()
             self._owner.on_template(template, heard or "its interpreter does not start", "")

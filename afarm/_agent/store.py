@@ -16,7 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from ..resources import format_bytes
 from .build import (
@@ -102,6 +102,12 @@ class Store:
             os.close(self._leases.pop(path))
             set_aside(path)
         return False
+
+    def files(self, digest: str) -> dict[str, str]:
+        """Return where each file of a bundle lies that is there, compiled ones included."""
+        path = self.bundle_path(digest)
+        sizes = _read_json(path, "files.json")
+        return {name: os.path.join(path, name) for name in sizes} if isinstance(sizes, dict) else {}
 
     def bundle_path(self, digest: str) -> str:
         """Return where a bundle lies, there or not.
@@ -240,6 +246,34 @@ class StoreWriter:
         self._folder: str | None = folder
         self._lock = lock
         self._unpacker = Unpacker(folder, digest)
+        self._told = 0  # of its files
+
+    @property
+    def listed(self) -> Collection[str] | None:
+        """The files of the bundle; ``None`` until it has said which."""
+        return self._unpacker.listed
+
+    def fresh(self) -> list[str]:
+        """Return the paths of files that are whole and verified, and were not told before.
+
+        They lie in the hidden folder in which the bundle is unpacked, and are links' worth:
+        nothing changes them any more.
+        """
+        if self._folder is None:
+            return []
+        finished = self._unpacker.finished()
+        told, self._told = self._told, len(finished)
+        return finished[told:]
+
+    def path_of(self, name: str) -> str:
+        """Return where a file of the bundle lies now.
+
+        Raises:
+            StoreError: If the bundle was given up, or is in its place.
+        """
+        if self._folder is None:
+            raise StoreError("the bundle was given up")
+        return os.path.join(self._folder, name)
 
     def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes.

@@ -9,6 +9,9 @@ It reads frames from descriptor 0 and answers on descriptor 1:
     Forget          a bundle that will not be sent to its end
     Stop, the end   it exits; what it held may be removed
 
+    Environment,    of which bundles are on their way: `internal.Arriving` when all but modules is
+    continued       there, if importing may begin with that (`early`); later its state
+
 What it has answered for stays in the store until it exits. As soon as a bundle is refused,
 the environments that wait for it get their `EnvironmentState` with the problem; a new
 `Environment` message begins anew.
@@ -22,6 +25,7 @@ import os
 import resource
 import signal
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -42,12 +46,15 @@ from .._wire.messages import (
     encode,
 )
 from ..errors import RemoteProtocolError
-from .build import platform_of_interpreter
+from .build import NO_LINKS, platform_of_interpreter
 from .cache import StoreError, default_root, explain
+from .early import EarlyEnvironment, Part, can_begin_early
+from .internal import Arriving
+from .parts import is_module
 from .store import DEFAULT_CAP, Store, StoreWriter
 from .system import die_with_parent
 
-_Answer: TypeAlias = Credit | EnvironmentState | Lost | Stored
+_Answer: TypeAlias = Arriving | Credit | EnvironmentState | Lost | Stored
 
 # Consumed bytes are told in steps: a sender has 4 MiB of credit for each subject.
 _CREDIT_STEP = 1 << 20
@@ -55,13 +62,15 @@ _CREDIT_STEP = 1 << 20
 _READ = 1 << 18
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class _Wanted:
     """An environment that somebody waits for."""
 
     environment: int
     digest: str
     bundles: dict[int, str]  # blob to digest
+    early: EarlyEnvironment | None = None
+    in_one_piece: bool = False  # imports cannot begin early, or there are none to begin with
 
 
 class _Arrival:
@@ -76,6 +85,25 @@ class _Arrival:
         self.forgotten = False
         self.refused = ""
         self.writer = writer
+        self.there: list[str] = []  # of its files
+        self.first: int | None = None  # files other than modules, still to come
+        self.only_modules = False  # are still to come, and that was noticed
+
+    def take_fresh(self) -> list[str]:
+        """Return the files that have come since this was last asked."""
+        if self.writer is None or self.writer.listed is None:
+            return []
+        if self.first is None:
+            self.first = sum(not is_module(name) for name in self.writer.listed)
+        fresh = self.writer.fresh()
+        self.first -= sum(not is_module(name) for name in fresh)
+        self.there += fresh
+        return fresh
+
+    def places(self, names: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Yield the names of files that are there, and where each lies now."""
+        assert self.writer is not None
+        return ((name, self.writer.path_of(name)) for name in names)
 
 
 class Storekeeper:
@@ -83,10 +111,15 @@ class Storekeeper:
 
     Args:
         store: Where bundles go.
+        early: A folder of this agent's alone, on the same file system, for environments in
+            which imports begin before all is there; empty: that is not wanted.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, early: str = "") -> None:
         self._store = store
+        self._early = early
+        self._made = 0  # early environments
+        self._owed: list[_Wanted] = []
         self._wanted: list[_Wanted] = []
         self._arrivals: dict[int, _Arrival] = {}
         self._answers: list[_Answer] = []
@@ -130,6 +163,7 @@ class Storekeeper:
                     arrival.writer.write(content)
                 except StoreError as exc:
                     self._refuse(arrival, str(exc))
+        self._pass_on(arrival)
         arrival.uncredited += len(data)
         if arrival.uncredited >= _CREDIT_STEP:
             self._answers.append(Credit(subject, arrival.uncredited))
@@ -137,6 +171,18 @@ class Storekeeper:
         if not arrival.left:
             self._finish(arrival)
         return self._drain()
+
+    def tidy(self) -> None:
+        """Do what nobody waits for: make for later sessions what this one has begun early."""
+        owed, self._owed = self._owed, []
+        for wanted in owed:
+            try:
+                if wanted.early is not None:
+                    wanted.early.protect()
+                self._store.environment(wanted.digest, list(wanted.bundles.values()))
+            except (OSError, StoreError) as exc:
+                # The next session makes it, or says why it cannot be had.
+                print(f"an environment is not kept for later: {exc}", file=sys.stderr)
 
     def close(self) -> None:
         """Give up what is on its way, and let go of the store."""
@@ -169,6 +215,64 @@ class Storekeeper:
         self._wanted.append(wanted)
         self._build_ready()
 
+    def _pass_on(self, arrival: _Arrival) -> None:
+        """Show what has come of a bundle to those who import already, or let them begin."""
+        fresh = arrival.take_fresh()
+        for wanted in [w for w in self._wanted if arrival.digest in w.bundles.values()]:
+            if wanted.early is not None:
+                try:
+                    wanted.early.link(arrival.digest, arrival.places(fresh))
+                except OSError as exc:
+                    self._fail(wanted, explain(exc, self._early))
+        if arrival.first == 0 and not arrival.only_modules and arrival.left:
+            arrival.only_modules = True
+            self._begin_early()
+
+    def _begin_early(self) -> None:
+        """Let imports begin where all that is to come are modules."""
+        for wanted in [w for w in self._wanted if w.early is None and not w.in_one_piece]:
+            try:
+                parts = self._parts(wanted)
+            except StoreError as exc:
+                self._fail(wanted, str(exc))
+                continue
+            if parts is None:
+                continue
+            if not self._early or not can_begin_early(parts):
+                wanted.in_one_piece = True
+                continue
+            self._made += 1
+            folder = os.path.join(self._early, f"{wanted.environment}.{self._made}")
+            try:
+                wanted.early = EarlyEnvironment(folder, parts)
+            except OSError as exc:
+                wanted.in_one_piece = True  # without hard links it is copied when all is there
+                if exc.errno not in NO_LINKS:
+                    self._fail(wanted, explain(exc, self._early))
+                continue
+            self._answers.append(Arriving(wanted.environment, folder))
+
+    def _parts(self, wanted: _Wanted) -> dict[str, Part] | None:
+        """Return what an environment consists of; ``None``: more than modules are to come."""
+        arriving = {a.digest: a for a in self._arrivals.values() if a.first == 0}
+        parts = {}
+        for digest in wanted.bundles.values():
+            arrival = arriving.get(digest)
+            if arrival is not None and arrival.writer is not None:
+                listed = arrival.writer.listed or ()
+                parts[digest] = Part(listed, dict(arrival.places(arrival.there)))
+            elif self._store.has(digest):
+                there = self._store.files(digest)
+                parts[digest] = Part(there, there)
+            else:
+                return None
+        return parts
+
+    def _fail(self, wanted: _Wanted, reason: str) -> None:
+        """Say that an environment cannot be had."""
+        self._wanted.remove(wanted)
+        self._answers.append(EnvironmentState(wanted.environment, reason, ""))
+
     def _begin_blob(self, blob: Blob) -> None:
         known = self._arrivals.get(blob.blob)
         if known is not None and not known.forgotten:
@@ -191,6 +295,7 @@ class Storekeeper:
         if arrival.writer is not None:
             try:
                 arrival.writer.commit()
+                arrival.writer = None
             except StoreError as exc:
                 self._refuse(arrival, str(exc))
         if arrival.refused:
@@ -198,6 +303,7 @@ class Storekeeper:
         else:
             self._answers.append(Stored(arrival.blob))
             self._build_ready()
+            self._begin_early()
 
     def _refuse(self, arrival: _Arrival, reason: str) -> None:
         """Fail what waits for a bundle; what of it is still to come is let go.
@@ -208,8 +314,7 @@ class Storekeeper:
         arrival.refused = reason
         waiting = [w for w in self._wanted if arrival.digest in w.bundles.values()]
         for wanted in waiting:
-            self._wanted.remove(wanted)
-            self._answers.append(EnvironmentState(wanted.environment, reason, ""))
+            self._fail(wanted, reason)
 
     def _give_up(self, arrival: _Arrival) -> None:
         if arrival.writer is not None:
@@ -224,9 +329,15 @@ class Storekeeper:
             try:
                 if not all(self._store.has(digest) for digest in bundles):
                     continue
-                _, notes = self._store.environment(wanted.digest, bundles)
+                if wanted.early is not None:
+                    wanted.early.complete({each: self._store.files(each) for each in bundles})
+                    self._owed.append(wanted)
+                else:
+                    _, notes = self._store.environment(wanted.digest, bundles)
             except StoreError as exc:
                 problem = str(exc)
+            except OSError as exc:
+                problem = explain(exc, self._early)
             self._wanted.remove(wanted)
             self._answers.append(EnvironmentState(wanted.environment, problem, "; ".join(notes)))
 
@@ -253,6 +364,9 @@ class Refusal:
         """Let bytes of a bundle go."""
         return []
 
+    def tidy(self) -> None:
+        """There is nothing to do."""
+
     def close(self) -> None:
         """There is nothing to let go of."""
 
@@ -262,6 +376,7 @@ def _read_description(message: Environment) -> tuple[_Wanted, str]:
     description = json.loads(message.description)
     bundles = {int(b["blob"]): str(b["digest"]) for b in description["bundles"]}
     wanted = _Wanted(message.environment, str(description["digest"]), bundles)
+    wanted.in_one_piece = not description.get("preload")
     if not wanted.digest.isalnum():
         raise ValueError(f"{wanted.digest!r} is not a digest")
     built_for = description.get("platform")
@@ -300,23 +415,28 @@ def serve(keeper: Storekeeper | Refusal, source: int, sink: int, leftover: bytes
                 _write(sink, answers)
                 answers = []
         _write(sink, answers)
+        keeper.tidy()
         data = os.read(source, _READ)
         if not data:
             return
 
 
 def main(leftover: bytes = b"") -> None:
-    """Serve on descriptors 0 and 1. Arguments: the role, the store's folder, its cap in bytes."""
+    """Serve on descriptors 0 and 1.
+
+    Arguments: the role, the store's folder, its cap in bytes, the folder of early environments.
+    """
     die_with_parent(signal.SIGKILL, os.getppid())
     _raise_descriptor_limit()
     sink = os.dup(1)
     os.dup2(2, 1)  # whatever prints must not print into the frames
     arguments = sys.argv[2:]
     root = default_root(arguments[0] if arguments else "")
-    cap = int(arguments[1]) if len(arguments) > 1 else DEFAULT_CAP
+    cap = int(arguments[1]) if len(arguments) > 1 and arguments[1] else DEFAULT_CAP
+    early = arguments[2] if len(arguments) > 2 else ""
     keeper: Storekeeper | Refusal
     try:
-        keeper = Storekeeper(Store(root, cap))
+        keeper = Storekeeper(Store(root, cap), early)
     except OSError as exc:
         keeper = Refusal(explain(exc, root))
     except StoreError as exc:

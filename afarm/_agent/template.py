@@ -23,6 +23,7 @@ from .._wire.codec import write_ahead
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Ended, Message, Run, decode, encode
 from . import internal, system
+from .arrival import Arrival
 from .hook import hook
 from .page import Page
 from .supervisor import Place, Supervisor
@@ -56,12 +57,16 @@ class Plan:
         preload: Modules to import.
         calls: The folder for scratch directories.
         blobs: The folder for large functions and put objects.
+        early: The folder of the environment, if modules of it may still be to come.
+        patient: Whether to import nothing before all is there.
     """
 
     calls: str
     blobs: str
     path: list[str] = field(default_factory=list)
     preload: list[str] = field(default_factory=list)
+    early: str = ""
+    patient: bool = False
 
 
 class Template:
@@ -114,7 +119,12 @@ class Template:
             sys.path[:] = plan.path
         else:
             hook.wanted = True
+        arrival = self._await(plan)
         notes = [note for name in plan.preload if (note := _preload(name))]
+        if arrival is not None:
+            arrival.end()
+            if notes and not plan.patient:
+                os._exit(1)  # the agent starts another one, which has all from the start
         # A name that is nowhere: what lies in the folders of the path is known from then on,
         # and no worker has to list them for itself.
         importlib.machinery.PathFinder.find_spec("afarm_nowhere")
@@ -124,6 +134,17 @@ class Template:
         gc.freeze()
         answer = internal.Ready(message.number, unsafe, "; ".join(notes))
         self._sock.sendall(encode(answer))
+
+    def _await(self, plan: Plan) -> Arrival | None:
+        """Let imports wait for what is still to come; return what does."""
+        if not plan.early:
+            return None
+        arrival = Arrival(plan.early, self._sock.fileno())
+        if plan.patient:
+            arrival.wait_complete()
+        else:
+            arrival.watch()
+        return arrival
 
     def _fork(self, number: int) -> None:
         assert self._plan is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from . import manifest
 
@@ -51,6 +51,15 @@ class Unpacker:
         self._ended = False
         self.names: list[str] = []
         self.bytes = 0
+
+    @property
+    def listed(self) -> Collection[str] | None:
+        """The files that it consists of, in their order; ``None`` until that list has come."""
+        return self._stated
+
+    def finished(self) -> list[str]:
+        """Return the files that are verified, whole and of their final mode, in their order."""
+        return self.names if self._file is None else self.names[:-1]
 
     def feed(self, data: bytes | memoryview) -> None:
         """Take the next bytes.

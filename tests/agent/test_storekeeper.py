@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from afarm._agent.build import platform_of_interpreter, remove_tree
+from afarm._agent.internal import Arriving
 from afarm._agent.store import environment_path
 from afarm._wire import messages as wire
 from afarm._wire.chunks import CHUNK, HEADER, header
@@ -51,7 +52,7 @@ class Keeper:
             self.process.stdout,
             self.process.stderr,
         )
-        self._reader = FrameReader(wire.TO_FARM)
+        self._reader = FrameReader(wire.TO_FARM | {Arriving.kind})
         self.answers: list[Any] = []
 
     def send(self, *messages: Any) -> None:
