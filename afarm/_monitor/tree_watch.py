@@ -136,6 +136,8 @@ class TreeWatch:
         status = self._root.read()
         if status is None:
             return False
+        # At once, here and below: what rises between reading a mark and resetting it is lost.
+        reset = self._reset and self._root.reset_mark()
         readings: dict[int, Reading] = {}
         resident, threads = status.resident, status.threads
         if self._children or not self._root.is_alone(status.threads):
@@ -148,15 +150,12 @@ class TreeWatch:
         own = self._look_at_root(status)
         if readings:
             readings[self._pid] = own
-            counted_twice = self._count_twice(readings)
-            self._root.reset_mark()
-            for child in self._children.values():
-                child.observed.reset_mark()
-            self.memory.look(readings, counted_twice)
+            reset = reset or self._root.reset_mark()
+            self.memory.look(readings, self._count_twice(readings))
         else:
             self.memory.look({self._pid: own})
         self._pending = False
-        self._reset = bool(readings)
+        self._reset = reset
         self.growing = sum(each.private for each in readings.values()) or own.private + own.shared
         self.resident = max(self.resident, self.high_water, resident)
         self.processes = max(self.processes, 1 + len(self._children))
@@ -224,6 +223,7 @@ class TreeWatch:
             if pid not in self._children:
                 self._children[pid] = child
                 self.memory.born(pid)
+            child.observed.reset_mark()
             self._see(child, status, root)
             found.append((pid, status))
         there = {pid for pid, _ in found}
