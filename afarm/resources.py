@@ -167,8 +167,8 @@ class Usage:
     "Looks" are readings from outside, every 50 ms, every 5 ms near a limit or under fast
     growth, every 15 ms while there are child processes; of an invocation that has touched no
     memory and used no CPU for a second, every half second at most. Each says exactly how it
-    came about: `monitor` and `faults`. On a platform other than Linux psutil's readings stand
-    for those of ``/proc``, and every peak is a sample.
+    came about: `monitor` and `faults`. Where the kernel has no such files (it is not Linux),
+    `faults` says so, and what they would tell is 0.
 
     Attributes:
         wall_time: Seconds from the call of the function to its return; monotonic clock, exact.
