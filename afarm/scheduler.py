@@ -385,7 +385,9 @@ class Scheduler:
     def heartbeat_arrived(self, link: Link, beat: wire.Heartbeat) -> None:
         if self._membership.holds(link):
             now = self._turns.now()
-            self._turns.post(event.NodeLoad(link.node.name, beat.available, beat.pressure, now))
+            self._turns.post(
+                event.NodeLoad(link.node.name, beat.available, beat.pressure, now, beat.load)
+            )
 
     def blob_state(self, link: Link, state: wire.Stored | wire.Lost) -> None:
         self.staging.blob_state(link, state)

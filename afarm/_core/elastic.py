@@ -52,6 +52,10 @@ _TELLS_CORES = 0.3
 _CORES_TO_SPARE = 1.05
 _LEAST_CORES = CORE // 10
 
+# Where so much of a node's cores is in use, a call that keeps few busy may be waiting for one:
+# it is not taken for one that could do with less.
+ALL_BUSY = 0.9
+
 # Live: the part of the growth still predicted that is charged. Additive increase of what is
 # risked with each call that returns, multiplicative decrease with each eviction (the rule of
 # TCP; Chiu and Jain, 1989).
@@ -114,13 +118,13 @@ class Elastic:
             or invocation.state is not State.RUNNING
             or invocation.handed_on
             or invocation.evicting
-            or grant.allocation.memory is None
-            or group.queue.profile.stated.memory is not None
         ):
             return False
         node = group.node
         cores = node.cores
         self._follow_cores(invocation, group, usage)
+        if grant.allocation.memory is None or group.queue.profile.stated.memory is not None:
+            return node.cores > cores
         jump = usage.memory - invocation.used
         invocation.used = max(invocation.used, usage.memory)
         if invocation.started_reading and jump > 0:
@@ -151,7 +155,7 @@ class Elastic:
         more = wanted - (group.grant.cores + invocation.cores_grown)
         # No more than there is: it makes others slower, whoever it is charged to.
         more = int(min(more, max(0, node.cores)))
-        if more:
+        if more > 0 or (more < 0 and not node.busy):
             self._change(invocation, group, 0, more)
 
     def give_back(self, invocation: Invocation, group: Group) -> bool:

@@ -197,12 +197,19 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class NodeLoad:
-    """How a node stands: memory that a new process could have, and pressure (PSI), -1: unknown."""
+    """How a node stands.
+
+    Attributes:
+        available: Bytes of memory that a new process could have.
+        pressure: The share of time that something waited for memory (PSI), or -1: unknown.
+        cores: How many are in use, by anyone.
+    """
 
     node: NodeName
     available: int
     pressure: float
     at: Seconds
+    cores: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

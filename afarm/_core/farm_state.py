@@ -20,9 +20,10 @@ from .actions import Action, Completion
 from .allocation import can_grow
 from .category import Category
 from .dispatch import Dispatcher
-from .elastic import EVICTIONS_BEFORE_RESERVED, Elastic, Packing
+from .elastic import ALL_BUSY, EVICTIONS_BEFORE_RESERVED, Elastic, Packing
 from .events import Event, InvocationId, NodeName
 from .fleet import Fleet, stated_of
+from .grant import CORE
 from .invocation import HOLDING, Invocation, State, Step
 from .node import Node, NodeState, NodeView
 from .queues import Group, Retry
@@ -359,6 +360,7 @@ class FarmState:
         node = self._fleet.nodes.get(load.node)
         if node is None or node.state is not NodeState.UP:
             return
+        node.busy = load.cores * CORE >= ALL_BUSY * node.total[0]
         if self._elastic.weigh(node, load.available, load.pressure):
             self._dispatcher.freed(node)
 

@@ -93,6 +93,7 @@ class Node:
         spare: Seconds until it will be free for that queue's head, as far as is known: shorter
             calls of others may start there meanwhile.
         pressed: Whether it is short of memory, so that nothing new starts there.
+        busy: Whether nearly all of its cores are in use, by anyone.
         growth: Bytes that came at once, lately, between two readings of a call.
         available_total: Bytes that our calls could have in all, as far as others leave it.
     """
@@ -100,6 +101,7 @@ class Node:
     __slots__ = (
         "available_total",
         "blockers",
+        "busy",
         "capacity",
         "cores",
         "disk",
@@ -142,6 +144,7 @@ class Node:
         self.cores, self.memory, self.disk, self.gpus = self.total
         self.load = 0.0
         self.pressed = False
+        self.busy = False
         self.growth = 0.0
         self.available_total = (
             math.inf

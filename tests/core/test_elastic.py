@@ -8,7 +8,8 @@ from afarm._core import actions as do
 from afarm._core import events as event
 from afarm._core.actions import Completion
 from afarm._core.invocation import State
-from afarm.resources import Resources
+from afarm._core.request import Request
+from afarm.resources import Resources, Usage
 from tests.core.driving import GIB, MIB, Driver, of, started
 
 NODE = Resources(cores=4, memory=16 * GIB, disk=GIB, gpus=0)
@@ -212,3 +213,53 @@ def test_old_news_of_an_attempt_changes_nothing(mode: str) -> None:
     number = farm.call(Resources())
     farm.finish(number)
     assert farm.tell(event.Reading(number, 1, event.Reading, farm.at)) == []  # type: ignore[arg-type]
+
+
+# --- cores
+
+
+def reading(farm: Driver, number: int, wall: float, cores: float) -> None:
+    usage = Usage(wall_time=wall, cpu_user=cores * wall, memory=MIB)
+    farm.tell(event.Reading(number, farm.starts[number].attempt, usage, farm.at))
+
+
+def test_calls_that_mostly_wait_share_cores() -> None:
+    farm = Driver("a", mode="live")
+    numbers = farm.submit(Request("waits", Resources(memory=GIB)), 8)
+    at_first = [number for number in numbers if number in farm.starts]
+    assert len(at_first) == 2
+    for number in at_first:
+        reading(farm, number, 1.0, 0.05)
+    assert len([number for number in numbers if number in farm.starts]) > 2
+    assert farm.state.node_view("a").in_use.cores <= 2
+
+
+def test_a_call_that_works_again_takes_its_cores_back() -> None:
+    farm = Driver("a", mode="live")
+    [number] = farm.submit(Request("f"))
+    reading(farm, number, 1.0, 0.05)
+    assert farm.state.node_view("a").in_use.cores == pytest.approx(0.1)
+    reading(farm, number, 2.0, 1.0)
+    assert farm.state.node_view("a").in_use.cores > 1
+    farm.finish(number)
+    assert farm.state.node_view("a").in_use.cores == 0
+
+
+def test_cores_that_were_stated_are_kept() -> None:
+    farm = Driver("a", mode="live")
+    numbers = farm.submit(Request("waits", Resources(cores=1, memory=GIB)), 3)
+    reading(farm, numbers[0], 1.0, 0.05)
+    assert numbers[2] not in farm.starts
+
+
+def test_where_all_cores_are_busy_a_call_may_be_waiting_for_one() -> None:
+    farm = Driver("a", mode="live")
+    numbers = farm.submit(Request("works", Resources(memory=GIB)), 3)
+    farm.tell(event.NodeLoad("a", 8 * GIB, 0.0, farm.at, cores=2.0))
+    for number in numbers[:2]:
+        reading(farm, number, 1.0, 0.4)
+    assert numbers[2] not in farm.starts
+    farm.tell(event.NodeLoad("a", 8 * GIB, 0.0, farm.at, cores=0.8))
+    for number in numbers[:2]:
+        reading(farm, number, 2.0, 0.4)
+    assert numbers[2] in farm.starts
