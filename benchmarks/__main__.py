@@ -36,6 +36,7 @@ QUESTIONS = (
     "cores",
     "transfer",
     "startup",
+    "dependencies",
     "monitor_accuracy",
     "record",
     "packing_replay",
