@@ -19,6 +19,7 @@ from .._monitor import tree
 from .._monitor.limits import exceeded, most
 from .._monitor.proc import oom_kills
 from .._monitor.trace import WALL, Tracer
+from .._monitor.tree_watch import SUPERVISOR
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Isolation, Message, decode, encode
 from ..resources import Resources, Usage
@@ -33,6 +34,9 @@ from .watch import CallWatch
 from .worker import run_worker
 
 _READ = 1 << 16
+
+# What `ps` and `top` show; another monitor, above us, tells by the first who measures itself.
+_WORKER = b"afarm call"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,7 @@ class Supervisor:
     def run(self) -> None:
         """Serve until the agent goes away or asks for the end; then end everything below."""
         system.become_subreaper()
+        system.set_name(SUPERVISOR)
         # Inherited by the workers, of which the kernel then takes the largest.
         system.set_oom_score(1000)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
@@ -284,6 +289,7 @@ class Supervisor:
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             system.die_with_parent(signal.SIGKILL, parent)
             system.become_subreaper()
+            system.set_name(_WORKER)
             # `kill(0, ...)` and `killpg` of the user's code reach its own processes alone.
             os.setpgid(0, 0)
             for descriptor, (_, writer) in enumerate(pipes, 1):

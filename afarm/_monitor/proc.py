@@ -98,6 +98,7 @@ class Stat:
         threads: Threads alive.
         alone: Seconds of its own, user and system, without those of any child.
         start: When it started, in ticks since boot: with its number, which process it is.
+        name: What it is called: the first 15 bytes.
         image: Where its code and its stack begin: a forked child's are its parent's until it
             executes another program. Zeros where that may not be read.
     """
@@ -109,6 +110,7 @@ class Stat:
     threads: int
     alone: float
     start: int
+    name: bytes
     image: tuple[int, int]
 
 
@@ -127,6 +129,7 @@ def read_stat(pid: int) -> Stat | None:
         int(fields[17]),
         (int(fields[11]) + int(fields[12])) * TICK,
         int(fields[19]),
+        text[text.find(b"(") + 1 : text.rfind(b")")],
         (int(fields[23]), int(fields[25])),
     )
 

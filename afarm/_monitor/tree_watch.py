@@ -51,22 +51,38 @@ class Times(NamedTuple):
     written: int
 
 
+# What supervisors are called. Whoever is started by one measures itself, with the same marks:
+# a call may have a farm, or a monitored call, of its own.
+SUPERVISOR = b"afarm"
+
+
 class _Child:
     """A descendant of the call's process.
 
     Attributes:
+        measured: Whether it, or who started it, is measured by somebody else, so that its mark
+            is not ours to reset.
+        mark: Its high-water mark when it was last seen.
         inherited: Bytes that it may still share with the process it was forked from.
         peak: The most it can have had of its own since the last look, when last seen.
     """
 
-    __slots__ = ("image", "inherited", "observed", "peak", "seen")
+    __slots__ = ("image", "inherited", "mark", "measured", "observed", "peak", "seen")
 
     def __init__(self, pid: int) -> None:
         self.observed = Observed(pid)
         self.image = (0, 0)
         self.inherited = 0
         self.peak = 0
+        self.mark = 0
+        self.measured = False
         self.seen = False
+
+    def begin_anew(self, status: Status) -> None:
+        """Let its mark begin with what is resident now."""
+        self.mark = status.high_water
+        if not self.measured:
+            self.observed.reset_mark()
 
 
 class TreeWatch:
@@ -141,10 +157,7 @@ class TreeWatch:
         readings: dict[int, Reading] = {}
         resident, threads = status.resident, status.threads
         if self._children or not self._root.is_alone(status.threads):
-            for pid, child_status in self._look_below(status):
-                child = self._children[pid]
-                readings[pid] = _reading_of(child, child_status)
-                child.peak = readings[pid].peak
+            for child_status in self._look_below(status, readings):
                 resident += child_status.resident
                 threads += child_status.threads
         own = self._look_at_root(status)
@@ -207,12 +220,15 @@ class TreeWatch:
         self._own = now
         return Reading(private, status.shared, peak)
 
-    def _look_below(self, root: Status) -> list[tuple[int, Status]]:
-        """Return the status of each descendant; note those that have come and gone."""
+    def _look_below(self, root: Status, readings: dict[int, Reading]) -> list[Status]:
+        """Return the status of each descendant, and add its reading to the others.
+
+        Those that have come and gone are noted, and marks begin anew.
+        """
         pids = self._tree.descendants(self._pid)
-        found: list[tuple[int, Status]] = []
+        found: list[Status] = []
         self._exiting &= pids
-        for pid in pids - self._exiting - self._sharing:
+        for pid in sorted(pids - self._exiting - self._sharing):  # parents first, mostly
             child = self._children.get(pid)
             if child is None:
                 child = _Child(pid)
@@ -223,11 +239,12 @@ class TreeWatch:
             if pid not in self._children:
                 self._children[pid] = child
                 self.memory.born(pid)
-            child.observed.reset_mark()
             self._see(child, status, root)
-            found.append((pid, status))
-        there = {pid for pid, _ in found}
-        for pid in [pid for pid in self._children if pid not in there]:
+            readings[pid] = _reading_of(child, status)
+            child.begin_anew(status)
+            child.peak = readings[pid].peak
+            found.append(status)
+        for pid in [pid for pid in self._children if pid not in readings]:
             gone = self._children.pop(pid)
             gone.observed.close()
             self.memory.died(pid, gone.peak)
@@ -243,9 +260,11 @@ class TreeWatch:
             return
         child = self._add(pid)
         status = child.observed.read()
+        stat = read_stat(pid)
+        child.measured = stat is not None and self._is_measured(stat)
         if status is not None:
             child.inherited = status.anonymous
-        child.observed.reset_mark()
+            child.begin_anew(status)
 
     def executed(self, pid: int) -> None:
         """Note that a process has nothing of its parent's any more."""
@@ -310,7 +329,8 @@ class TreeWatch:
         if not child.seen:
             child.seen = True
             stat = read_stat(child.observed.pid)
-            child.image = stat.image if stat is not None else (0, 0)
+            if stat is not None:
+                child.image, child.measured = stat.image, self._is_measured(stat)
             if self._image == (0, 0):
                 own = read_stat(self._pid)
                 self._image = own.image if own is not None else (0, 0)
@@ -319,6 +339,16 @@ class TreeWatch:
                 # Mostly of the call's own process: the rest it has taken since.
                 child.inherited = min(status.anonymous, root.anonymous)
         child.inherited = min(child.inherited, status.anonymous)
+
+    def _is_measured(self, stat: Stat) -> bool:
+        """Return whether a process is measured by somebody else."""
+        parent = self._children.get(stat.parent)
+        if parent is None:
+            return False
+        if parent.measured:
+            return True
+        its = read_stat(stat.parent)
+        return its is not None and its.name == SUPERVISOR
 
     def _count_twice(self, readings: dict[int, Reading]) -> int:
         """Return by how much the sum of the readings surely exceeds what there is.
@@ -358,7 +388,12 @@ class TreeWatch:
 
 
 def _reading_of(child: _Child, status: Status) -> Reading:
-    """Return what a descendant has, and had since the last look."""
+    """Return what a descendant has, and had since the last look.
+
+    A mark that somebody else resets says something of the time since that look if it rose.
+    """
     private = max(0, status.anonymous - child.inherited)
-    peak = max(status.anonymous + status.shared, status.high_water - status.file_backed)
+    peak = status.anonymous + status.shared
+    if not child.measured or status.high_water > child.mark:
+        peak = max(peak, status.high_water - status.file_backed)
     return Reading(private, status.shared, peak)
