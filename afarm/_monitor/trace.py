@@ -148,13 +148,22 @@ class Tracer:
 
     def drain(self) -> None:
         """Let everything go on that stands still; for the time when all of it is being killed."""
+        for pid in list(self._leaders):
+            self._traced.update(_threads(pid))  # also those whose first stop was not heard of yet
         for pid in list(self._traced):
+            # The end of a thread is told to nobody but us, and until it is heard of the process
+            # has it still. That of a process is for who started it.
+            what = os.WSTOPPED | (0 if pid in self._leaders else os.WEXITED)
             try:
-                found = os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOHANG | WALL)
+                found = os.waitid(os.P_PID, pid, what | os.WNOHANG | WALL)
             except ChildProcessError:
                 self._forget(pid)
                 continue
-            if found is not None:
+            if found is None:
+                continue
+            if found.si_code in (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED):
+                self._forget(pid)
+            else:
                 self.stopped(pid, found.si_status << 8)
 
     def release(self) -> None:

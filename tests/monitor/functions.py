@@ -63,3 +63,13 @@ def linger(path: str) -> None:
 
 def grow_in_child() -> None:
     truths.in_subprocess(400 * MIB, 5.0)
+
+
+def leave_threads() -> None:
+    """Leave processes behind that are starting threads, at whichever point they are."""
+    code = "import threading, time; print(1, flush=True)\n"
+    code += "while True: threading.Thread(target=time.sleep, args=(1000,)).start()"
+    for _ in range(2):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        child.stdout.readline()

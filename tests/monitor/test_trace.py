@@ -94,6 +94,15 @@ async def test_a_traced_tree_ends_as_any_other(tmp_path: Path) -> None:
         assert not any(Path(f"/proc/{pid}").exists() for pid in told.read_text().split())
 
 
+@pytest.mark.parametrize("isolation", ["fork", "reuse"])
+def test_processes_that_start_threads_end_with_a_traced_call(
+    executor: afarm.Executor, isolation: str
+) -> None:
+    view = executor.options(trace=True, isolation=isolation)
+    for _ in range(3):
+        view.submit(do.leave_threads).result(60)
+
+
 def test_a_traced_child_is_held_to_the_limit(executor: afarm.Executor) -> None:
     view = executor.options(trace=True, memory="100 MiB")
 
