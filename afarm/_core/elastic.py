@@ -73,10 +73,9 @@ _GROWTH_FADES = 0.95
 # (PSI, "some"); a healthy one shows 0.
 _PRESSED = 0.1
 
-# An eviction costs the time that was worked, and so many seconds more to come there again. Of
-# those over what they were given at their start it is taken for so much cheaper.
-_STARTING = 1.0
-_PREFERRED = 4.0
+# An eviction costs the time that was worked: one that has worked for hours is not the one to go
+# where another has just begun.
+_MUCH_LESS = 4.0
 
 # After so many evictions a call gets its whole prediction set aside.
 EVICTIONS_BEFORE_RESERVED = 3
@@ -273,7 +272,7 @@ class Elastic:
         used = sum(each.used for each in running if not each.evicting)
         headroom = max(_LEAST_HEADROOM * total, min(node.growth, 0.1 * total))
         while used + headroom > min(total, node.available_total):
-            victim = self._cheapest(node, at)
+            victim = self._victim(node, at)
             if victim is None:
                 return
             used -= victim.used
@@ -316,19 +315,20 @@ class Elastic:
         over = filter(_is_over, self._able(node))
         return max(over, key=lambda each: (each.started, each.id), default=None)
 
-    def _cheapest(self, node: Node, at: Seconds) -> Invocation | None:
-        """Return whose end costs the least time for each byte that it frees; at least one stays.
+    def _victim(self, node: Node, at: Seconds) -> Invocation | None:
+        """Return who makes room: the newest that uses more than it was given at its start.
 
-        Of those that use more than they were given at their start it is taken for a quarter:
-        who keeps to what was predicted goes only where the others have nearly done their work.
+        If the newest of all has worked for a quarter of that time or less, it goes instead,
+        though it keeps to what was predicted: it loses so much less. At least one stays.
         """
-
-        def cost(each: Invocation) -> tuple[float, int]:
-            lost = (at - each.started + _STARTING) / (each.used + 1)
-            return (lost / _PREFERRED if _is_over(each) else lost), -each.id
-
+        over = self._newest_over(node)
         able = self._able(node)
-        return min(able, key=cost) if len(able) > 1 else next(filter(_is_over, able), None)
+        if len(able) < 2:
+            return over
+        newest = max(able, key=lambda each: (each.started, each.id))
+        if over is None or _MUCH_LESS * (at - newest.started) < at - over.started:
+            return newest
+        return over
 
     def _evict(self, invocation: Invocation, actions: list[Action]) -> None:
         assert invocation.group is not None
