@@ -84,11 +84,8 @@ class Completions:
 
     def attempt_ended(self, call: Call, ended: wire.Ended, parts: list[Buffer]) -> None:
         """Keep what an attempt brought, and tell the core how it ended."""
-        call.ended = (ended, parts)
+        self._attempt_over(call, ended, parts)
         now = self._turns.now()
-        name = outcome.name_of(ended)
-        call.end(ended.usage, name)
-        self.tally.attempt_ended(name, call.attempts[-1][2], ended.usage)
         facts = (call.id, ended.attempt, ended.usage, ended.next)
         if ended.outcome is wire.Outcome.RETURNED:
             self._turns.post(event.Finished(*facts, now))
@@ -108,6 +105,23 @@ class Completions:
             self._turns.spawn(self._fail_in_thread(call, ended, parts))
         else:
             self._attempt_failed(call, ended, load_failure(parts))
+
+    def _attempt_over(self, call: Call, ended: wire.Ended, parts: list[Buffer]) -> None:
+        call.ended = (ended, parts)
+        name = outcome.name_of(ended)
+        call.end(ended.usage, name)
+        self.tally.attempt_ended(name, call.attempts[-1][2], ended.usage)
+
+    def result_lost(self, call: Call, ended: wire.Ended, reason: str) -> None:
+        """Try a call again whose result did not get here, as one whose node was lost.
+
+        The function had returned. What ended its process may have been another call, which
+        has the lane by then.
+        """
+        self._attempt_over(call, ended, [])
+        call.error = outcome.result_lost_error(call, ended, reason)
+        now = self._turns.now()
+        self._turns.post(event.Failed(call.id, ended.attempt, ended.usage, ended.next, True, now))
 
     async def _fail_in_thread(self, call: Call, ended: wire.Ended, parts: list[Buffer]) -> None:
         self._attempt_failed(call, ended, await asyncio.to_thread(load_failure, parts))

@@ -85,6 +85,9 @@ class LinkEvents(Protocol):
     def lane_handed_on(self, link: Link, ended: wire.Ended) -> None:
         """Another attempt has the allocation of one whose result is still on its way."""
 
+    def result_lost(self, link: Link, ended: wire.Ended, reason: str) -> None:
+        """An attempt returned, but not all of its result will ever arrive."""
+
     def attempt_returned(self, link: Link, returned: wire.Returned) -> None: ...
 
     def item_arrived(self, link: Link, item: wire.Item, parts: list[Buffer]) -> None: ...
@@ -594,15 +597,15 @@ class Link:
         else:
             self._dispatch_rare(message)
 
-    def _give_up_payload(self, invocation: int) -> None:
-        """The worker died while it handed over a result: the call has crashed after all."""
+    def _give_up_payload(self, invocation: int, reason: str) -> None:
+        """The worker died while it handed over a result."""
         for incoming in self._incoming.pop(invocation):
             ended = incoming.message
             if isinstance(ended, wire.Ended):
                 crashed = replace(
                     ended, outcome=wire.Outcome.CRASHED, exit=-signal.SIGKILL, size=0, layout=b""
                 )
-                self._events.attempt_ended(self, crashed, [])
+                self._events.result_lost(self, crashed, reason)
 
     def _dispatch_rare(self, message: wire.Message) -> None:
         if isinstance(message, wire.Heartbeat):
@@ -615,7 +618,7 @@ class Link:
                 self.round_trip = min(trip, self.round_trip or trip)
                 self._pacer.on_round_trip(trip)
         elif isinstance(message, wire.Lost) and message.blob in self._incoming:
-            self._give_up_payload(message.blob)
+            self._give_up_payload(message.blob, message.reason)
         elif isinstance(message, wire.Stored | wire.Lost):
             if isinstance(message, wire.Stored) or message.reason != "absent":
                 self._delivery.answered(message.blob)

@@ -140,6 +140,17 @@ def crashed_error(call: Call, ended: wire.Ended) -> InvocationCrashed:
     )
 
 
+def result_lost_error(call: Call, ended: wire.Ended, reason: str) -> InvocationCrashed:
+    """Return the error for a call that returned, but whose result was lost on its way."""
+    return InvocationCrashed(
+        f"the result of {call.category} was lost on node {call.node} (attempt {call.attempt}): "
+        f"{reason}; look on the node for who ended it, and state more retries if the call may "
+        "run again",
+        exit=ended.exit,
+        **_facts(call),
+    )
+
+
 def _advice(exit: int) -> str:
     """Return what to do about a process that ended so."""
     if exit >= 0:

@@ -328,6 +328,11 @@ class Scheduler:
             return  # failed already, with what the node said of its environment
         self._completions.attempt_ended(call, ended, parts)
 
+    def result_lost(self, link: Link, ended: wire.Ended, reason: str) -> None:
+        call = self._current(link, ended.invocation, ended.attempt)
+        if call is not None:
+            self._completions.result_lost(call, ended, reason)
+
     def lane_handed_on(self, link: Link, ended: wire.Ended) -> None:
         call = self._current(link, ended.invocation, ended.attempt)
         if call is not None:

@@ -23,9 +23,13 @@ class Events:
         self.ended: list[tuple[wire.Ended, bytes]] = []
         self.items: list[bytes] = []
         self.lost: list[str] = []
+        self.results_lost: list[tuple[wire.Ended, str]] = []
 
     def attempt_ended(self, link: Link, ended: wire.Ended, parts: list[Any]) -> None:
         self.ended.append((ended, b"".join(bytes(part) for part in parts)))
+
+    def result_lost(self, link: Link, ended: wire.Ended, reason: str) -> None:
+        self.results_lost.append((ended, reason))
 
     def item_arrived(self, link: Link, item: wire.Item, parts: list[Any]) -> None:
         self.items.append(b"".join(bytes(part) for part in parts))
@@ -115,13 +119,14 @@ async def test_an_end_does_not_overtake_the_items_before_it() -> None:
     assert [data for _, data in events.ended] == [b"r"]
 
 
-async def test_a_result_that_is_lost_on_its_way_is_a_crash() -> None:
+async def test_a_result_that_is_lost_on_its_way_is_told_with_its_reason() -> None:
     events = Events()
     link = link_with(events)
     link.data_received(wire.MAGIC + HELLO + ended(10) + bulk(b"01234"))
     link.data_received(wire.encode(wire.Lost(7, "its process died")))
-    [(message, data)] = events.ended
-    assert (message.outcome, message.exit, data) == (wire.Outcome.CRASHED, -9, b"")
+    [(message, reason)] = events.results_lost
+    assert (message.outcome, message.exit, reason) == (wire.Outcome.CRASHED, -9, "its process died")
+    assert not events.ended
     link.data_received(bulk(b"late"))  # of nobody any more
     assert not events.lost
 

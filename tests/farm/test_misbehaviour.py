@@ -54,6 +54,21 @@ async def test_a_call_that_kills_its_supervisor_is_a_crash(
     assert await view.submit(do.add, 1) == 2
 
 
+async def test_a_result_that_goes_down_with_its_supervisor_is_made_again(
+    nothing_left: None,
+) -> None:
+    """The next call of its lane begins while the result is on its way, and kills what it shares."""
+    async with afarm.Farm([afarm.LocalNode(cores=1)], progress=False) as farm:
+        view = farm.options(isolation="fork", category="lane")
+        assert await view.submit(do.add, 1) == 2
+        result = view.submit(do.blob, 200_000_000)
+        killer = view.submit(do.kill_parent)
+        with pytest.raises(afarm.InvocationCrashed):
+            await killer
+        assert len(await result) == 200_000_000
+        assert await view.submit(do.add, 1) == 2
+
+
 @pytest.mark.parametrize("how", ["kill", "killpg"])
 async def test_a_call_that_kills_its_process_group_kills_only_itself(
     farm: afarm.Farm, isolation: str, how: str
