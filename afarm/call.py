@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ._core.events import Request
+from ._monitor import curve, gpu_memory
 from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .errors import SerializationError
 from .payload import Arguments, Packed, PickledFunction, load
-from .resources import Moment, Resources, Usage
+from .resources import Resources, Usage
 from .software import NOTHING_ADDED, Added
 from .tracing import Tracing
 
@@ -209,7 +210,7 @@ class Call:
         features: What its arguments tell of its needs, if the sizer wants to know.
         awaited: What the sizes of earlier results among its arguments are called as features,
             and their places among its arguments' invocations.
-        curve: How its usage went, until its end comes.
+        details: What of its usage few have, until its end comes.
     """
 
     __slots__ = (
@@ -217,7 +218,7 @@ class Call:
         "attempt",
         "attempts",
         "awaited",
-        "curve",
+        "details",
         "ended",
         "entered",
         "error",
@@ -259,7 +260,7 @@ class Call:
         self.memo: Question | None = None
         self.features: Mapping[str, float] | None = None
         self.awaited: tuple[tuple[str, int], ...] = ()
-        self.curve: tuple[Moment, ...] = ()
+        self.details: Usage | None = None
 
     @property
     def category(self) -> str:
@@ -280,6 +281,7 @@ class Call:
     def begin(self, attempt: int, node: str, allocation: Resources) -> None:
         """Note that an attempt was given to a node."""
         self.attempt = attempt
+        self.details = None
         self.attempts = (*self.attempts, (attempt, node, allocation, None, "running"))
 
     def resize(self, allocation: Resources) -> None:
@@ -292,13 +294,27 @@ class Call:
         if self.attempts and self.attempts[-1][0] == attempt:
             self.attempts = self.attempts[:-1]
 
+    def note_details(self, details: wire.Details) -> None:
+        """Note what the running attempt used that does not lie in a `Usage` on the wire.
+
+        Raises:
+            ValueError: If it cannot be understood.
+        """
+        known = self.details or Usage()
+        self.details = replace(
+            known,
+            curve=curve.unpack(details.body) or known.curve,
+            gpu_memory=gpu_memory.unpack(details.gpu_memory) or known.gpu_memory,
+        )
+
     def end(self, usage: Usage | None, outcome: str) -> None:
         """Note how the running attempt ended."""
         if usage is not None:
             if usage.processes > 1:
                 self.target.tracing.observe(usage)
-            if self.curve:
-                usage, self.curve = replace(usage, curve=self.curve), ()
+            if (known := self.details) is not None:
+                usage = replace(usage, curve=known.curve, gpu_memory=known.gpu_memory)
+                self.details = None
             self.usage = usage
         if self.attempts:
             number, node, allocation, _, _ = self.attempts[-1]

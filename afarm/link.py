@@ -96,7 +96,7 @@ class LinkEvents(Protocol):
 
     def reading_arrived(self, link: Link, reading: wire.Reading) -> None: ...
 
-    def curve_arrived(self, link: Link, curve: wire.Curve) -> None: ...
+    def details_arrived(self, link: Link, details: wire.Details) -> None: ...
 
     def heartbeat_arrived(self, link: Link, beat: wire.Heartbeat) -> None: ...
 
@@ -579,8 +579,8 @@ class Link:
             self._events.output_arrived(self, message)
         elif isinstance(message, wire.Reading):
             self._events.reading_arrived(self, message)
-        elif isinstance(message, wire.Curve):
-            self._events.curve_arrived(self, message)
+        elif isinstance(message, wire.Details):
+            self._events.details_arrived(self, message)
         elif isinstance(message, wire.Ack):
             if not self._pacer.on_acknowledged(message.received, self._loop.time()):
                 raise RemoteProtocolError(

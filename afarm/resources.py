@@ -202,6 +202,11 @@ class Usage:
         start: When it started, seconds since the epoch (UTC) by the node's clock.
         exit: Exit code, or minus the number of the signal that ended the process;
             ``None`` for a process that serves on after the invocation.
+        gpu_memory: Peak bytes of each GPU that its process tree was seen to use, in the driver's
+            order, as NVML tells them every quarter of a second: what rose and fell between two
+            looks is missed, and a process that serves many calls keeps what earlier ones left
+            there. Empty where nothing was seen: it used no GPU, was over before a look, or
+            nobody tells (there is no NVML, or a container has process numbers of its own).
         curve: How memory, CPU and processes went over time, at most 64 points whatever the
             duration; empty for invocations of less than a second that ended well.
     """
@@ -222,6 +227,7 @@ class Usage:
     start: float = 0.0
     exit: int | None = None
     curve: tuple[Moment, ...] = ()
+    gpu_memory: tuple[int, ...] = ()
 
     @property
     def cpu_time(self) -> float:

@@ -18,7 +18,6 @@ from ._core import actions as do
 from ._core import events as event
 from ._core.farm_state import FarmState
 from ._core.node import NodeState
-from ._monitor.curve import unpack as unpack_curve
 from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .call import Call
@@ -371,11 +370,11 @@ class Scheduler:
         if self._show_output:
             show(sys.stdout if output.stream == 1 else sys.stderr, call, output.body)
 
-    def curve_arrived(self, link: Link, curve: wire.Curve) -> None:
-        call = self._current(link, curve.invocation, curve.attempt)
+    def details_arrived(self, link: Link, details: wire.Details) -> None:
+        call = self._current(link, details.invocation, details.attempt)
         if call is not None:
             try:
-                call.curve = unpack_curve(curve.body)
+                call.note_details(details)
             except ValueError as exc:
                 raise RemoteProtocolError(str(exc)) from exc
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from .._monitor.limits import LONG, exceeded, together
 from .._wire.frames import Frame, pack_header
 from .._wire.messages import (
-    Curve,
+    Details,
     Ended,
     EnvironmentState,
     Item,
@@ -39,6 +39,7 @@ from . import internal
 from .answers import HEAD, bulk_in, of_sequence, usage_of, with_next, without_payload
 from .blobs import Blobs
 from .calls import Attempt, Calls, Step
+from .gpu_memory import GpuMemory
 from .gpus import Gpus
 from .inboxes import Inboxes
 from .internal import Flag
@@ -84,9 +85,11 @@ class Dispatcher:
         self._starting: dict[Key, deque[Attempt]] = {}
         self._stalled: dict[Worker, None] = {}
         self._softened: dict[int, tuple[Resources, Resources]] = {}  # by identity
+        self.gpu_memory = GpuMemory(loop, self._tell)
         self._inboxes = Inboxes(
-            loop, outbox, blobs, self._calls, lambda: self.pool.slots, self._missing, self._put_back
-        )
+            loop, outbox, blobs, self._calls, self.gpu_memory, lambda: self.pool.slots,
+            self._missing, self._put_back,
+        )  # fmt: skip
         self._gpus = Gpus(gpus, self._stage, self._inboxes.dispose)
 
         self.questions = Questions(loop, outbox, lambda: self.pool)
@@ -449,7 +452,7 @@ class Dispatcher:
             attempt = of_sequence(worker, message.sequence)
             if attempt is not None:
                 run = attempt.run
-                self._tell(Curve(run.invocation, run.attempt, message.body))
+                self._tell(Details(run.invocation, run.attempt, b"", message.body))
         elif isinstance(message, internal.Settled):
             self._settled(worker, message)
 
@@ -608,6 +611,7 @@ class Dispatcher:
 
     def _follow(self, attempt: Attempt, worker: Worker | None) -> Attempt | None:
         """Forget an attempt; return the one that takes over its lane."""
+        self.gpu_memory.end(attempt)
         follower = worker.sent[0] if worker is not None and worker.sent else None
         if follower is not None:
             follower.step = Step.RUNNING

@@ -11,6 +11,7 @@ from .._wire.messages import Credit, encode
 from . import internal
 from .blobs import Blobs
 from .calls import Attempt, Calls, Step
+from .gpu_memory import GpuMemory
 from .loop import Loop
 from .outbox import Outbox
 from .page import BEGUN, VISIBLE, WITHDRAWN_FROM, WITHDRAWN_TO
@@ -47,6 +48,7 @@ class Inboxes:
         outbox: What goes to the farm.
         blobs: Functions and objects.
         calls: All attempts.
+        gpu_memory: Who looks at the GPU memory of attempts.
         slots: Returns all slots.
         missing: Whether something an attempt needs is not there.
         put_back: Takes attempts that were taken back.
@@ -58,6 +60,7 @@ class Inboxes:
         outbox: Outbox,
         blobs: Blobs,
         calls: Calls,
+        gpu_memory: GpuMemory,
         slots: Callable[[], list[Slot]],
         missing: Callable[[Attempt], bool],
         put_back: Callable[[Sequence[Attempt]], None],
@@ -66,6 +69,7 @@ class Inboxes:
         self._outbox = outbox
         self._blobs = blobs
         self._calls = calls
+        self._gpu_memory = gpu_memory
         self._slots = slots
         self._missing = missing
         self._put_back = put_back
@@ -181,6 +185,7 @@ class Inboxes:
 
     def watch_if_due(self, worker: Worker, attempt: Attempt) -> None:
         """Tell the supervisor of a call: of each under fork, now and then under reuse."""
+        self._gpu_memory.begin(attempt, worker.pid)
         if (
             not attempt.reuse
             or attempt.expected != worker.watched_expected

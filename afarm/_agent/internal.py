@@ -211,6 +211,25 @@ class Devices(Message):
     visible: str  # for CUDA_VISIBLE_DEVICES
 
 
+# --- from the agent to the gauge, and back
+
+
+@message(_FIRST + 32)
+class Weigh(Message):
+    """Look at the GPU memory of an attempt from now on; without ``process``, no longer."""
+
+    invocation: int
+    process: int  # its worker's number
+
+
+@message(_FIRST + 33)
+class Weighed(Message):
+    """The most that an attempt was seen to use; comes whenever that has risen."""
+
+    invocation: int
+    body: bytes  # see `_monitor.gpu_memory`
+
+
 FROM_AGENT = frozenset(each.kind for each in (Setup, Fork, Watch, Settle, Dispose, Prepare, Found))
 TO_AGENT = frozenset(
     each.kind for each in (Ready, WorkerReady, Printed, Measured, Curve, Settled, WorkerGone)

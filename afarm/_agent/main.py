@@ -359,7 +359,8 @@ class Agent:
         """End every process that fell to this one because its supervisor has died."""
 
         def strangers() -> set[int]:
-            orphans = self._tree.children() - self._pool.pids - {self._keeper.pid}
+            ours = {self._keeper.pid, self._calls.gpu_memory.pid}
+            orphans = self._tree.children() - self._pool.pids - ours
             return orphans | self._tree.below(orphans)
 
         tree.end(strangers, self._reap)

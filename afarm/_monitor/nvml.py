@@ -9,7 +9,7 @@ the machine: from inside of a container with process numbers of its own nobody i
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 LIBRARY = "libnvidia-ml.so.1"
@@ -126,14 +126,12 @@ class Nvml:
             return None
         return DeviceMemory(found.total, found.used)
 
-    def memory_of(self, pids: Collection[int]) -> int:
-        """Return the bytes that processes use, on all GPUs together, as far as it is told."""
-        return sum(
-            used
+    def memory_by_process(self) -> list[dict[int, int]]:
+        """Return, of each GPU, the bytes that each process uses there, as far as it is told."""
+        return [
+            {pid: used for pid, used in self._processes(device) if used != _NOT_AVAILABLE}
             for device in self._devices
-            for pid, used in self._processes(device)
-            if pid in pids and used != _NOT_AVAILABLE
-        )
+        ]
 
     def _processes(self, device: ctypes.c_void_p) -> Iterator[tuple[int, int]]:
         """Yield the processes that compute on a GPU, and the bytes each uses of its memory."""

@@ -114,8 +114,12 @@ def _unpack_resources(packed: bytes) -> Resources:
 
 # --- usage
 
-# The curve travels in a message of its own, for the few that have one.
-_USAGE_FIELDS = [(field.name, str(field.type)) for field in fields(Usage) if field.name != "curve"]
+# What few have travels in a message of its own (`Details`).
+_USAGE_FIELDS = [
+    (field.name, str(field.type))
+    for field in fields(Usage)
+    if field.name not in ("curve", "gpu_memory")
+]
 _USAGE_FORMAT = "".join("d" if kind == "float" else "q" for _, kind in _USAGE_FIELDS)
 _USAGE = struct.Struct("<" + _USAGE_FORMAT)
 _NO_EXIT = 1 << 40

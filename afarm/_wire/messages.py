@@ -230,12 +230,13 @@ class Reading(Message):
 
 
 @message(78)
-class Curve(Message):
-    """How a running attempt's usage went, ahead of its `Ended`: see `_monitor.curve`."""
+class Details(Message):
+    """What of an attempt's usage few have, ahead of its `Ended`; empty: nothing to add."""
 
     invocation: int
     attempt: int
-    body: bytes
+    gpu_memory: bytes  # the peak of each GPU: see `_monitor.gpu_memory`
+    body: bytes  # how its usage went: see `_monitor.curve`
 
 
 @message(67)

@@ -21,7 +21,8 @@ Tables, for programs (bytes, seconds; times in seconds since the epoch):
     invocation   run, number, category -> category.id, submitted, ended, outcome, error,
                  stated (NULL: all of its size was predicted)
     attempt      run, number, attempt (from 1), node, outcome,
-                 allocated_* (NULL: not limited), used_* (`Usage`; NULL: lost with its node)
+                 allocated_* (NULL: not limited), used_* (`Usage`; NULL: lost with its node);
+                 used_gpu_memory: of the GPU of which it used most (NULL: none was seen)
     running      what is on the nodes now; of a killed farm: what was there
     waiting      what has waited longest, and why
     node         run, name, capacity, state, use; clock: add it to the node's times for the farm's

@@ -23,7 +23,7 @@ _APPLICATION = 0x4146524D
 # written into the main file; a disk that is busy makes seconds of it.
 LOCK_TIMEOUT = 30.0
 
-_USAGE_FIELDS = [field for field in fields(Usage) if field.name != "curve"]
+_USAGE_FIELDS = [field for field in fields(Usage) if field.name not in ("curve", "gpu_memory")]
 USAGE_NAMES = tuple(field.name for field in _USAGE_FIELDS)
 _SQL_TYPES = {"float": "REAL", "int": "INTEGER", "bool": "INTEGER", "str": "TEXT"}
 _USAGE_TYPES = {
@@ -43,6 +43,7 @@ ATTEMPT_COLUMNS = (
     "outcome",
     *(f"allocated_{name}" for name in RESOURCE_NAMES),
     *(f"used_{name}" for name in USAGE_NAMES),
+    "used_gpu_memory",
 )
 
 _ATTEMPT_TYPES = {
@@ -53,6 +54,7 @@ _ATTEMPT_TYPES = {
     "outcome": "TEXT",
     **{f"allocated_{name}": kind for name, kind in _RESOURCE_TYPES.items()},
     **{f"used_{name}": kind or "TEXT" for name, kind in _USAGE_TYPES.items()},
+    "used_gpu_memory": "INTEGER",
 }
 
 TABLES = f"""
@@ -122,6 +124,7 @@ VIEWS = {
             round(a.allocated_memory / 1048576.0, 1) AS allocated_mib,
             round(a.used_memory / 1048576.0, 1) AS memory_mib,
             round(a.used_memory_resident / 1048576.0, 1) AS resident_mib,
+            round(a.used_gpu_memory / 1048576.0, 1) AS gpu_mib,
             round(a.used_disk / 1048576.0, 1) AS disk_mib,
             a.used_read_bytes AS read_bytes, a.used_write_bytes AS write_bytes,
             a.used_processes AS processes, a.used_threads AS threads, a.used_exit AS exit

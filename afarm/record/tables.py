@@ -42,7 +42,7 @@ _RESULT_COLUMNS = (
 )  # fmt: skip
 
 _used = operator.attrgetter(*USAGE_NAMES)
-_UNUSED = (None,) * len(USAGE_NAMES)
+_UNUSED = (None,) * (len(USAGE_NAMES) + 1)
 
 # Categories whose numbers are remembered.
 _MOST_CATEGORIES = 50_000
@@ -120,6 +120,7 @@ class RunTables:
                 used: _Row = _UNUSED
                 if usage is not None:
                     used = _used(usage) if not ODD_USAGE else _as_text(_used(usage))
+                    used = (*used, max(usage.gpu_memory, default=None))
                     self._note_clock(node, call.ended - usage.start - usage.wall_time, usage.start)
                 if allocation is not last:
                     last, allocated = allocation, _finite(allocation)

@@ -80,17 +80,15 @@ def compiled(
         ("nvmlDeviceGetComputeRunningProcesses", "old_process"),
     ],
 )
-def test_memory_of_processes_is_summed_over_gpus(
+def test_memory_is_told_of_each_process_on_each_gpu(
     tmp_path: Path, question: str, process: str
 ) -> None:
     nvml = open_nvml(compiled(tmp_path, question, process))
     assert nvml is not None
     assert nvml.count == 2
-    assert nvml.memory_of({1}) == MIB
-    assert nvml.memory_of({5, 20}) == (5 + 100 + 20) * MIB
-    assert nvml.memory_of([6]) == 6 * MIB  # of the second GPU it is not known
-    assert nvml.memory_of(()) == 0
-    assert nvml.memory_of({4711}) == 0
+    first, second = nvml.memory_by_process()
+    assert first == {number: number * MIB for number in range(1, 21)}
+    assert second == {5: 100 * MIB}  # of number 6 it is not known
     nvml.close()
 
 

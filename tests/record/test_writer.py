@@ -88,6 +88,7 @@ def test_a_call_is_kept_with_its_attempts(path: Path, opened: Writer) -> None:
     assert [one["attempt"] for one in attempts] == [1, 2, 3]
     assert attempts[0]["cpu_time"] == 1.75
     assert attempts[0]["allocated_mib"] == 400.0
+    assert attempts[0]["gpu_mib"] is None
 
 
 @pytest.mark.parametrize("number", [1, 49, 50, 51, 250])
@@ -100,8 +101,8 @@ def test_batches_of_every_size_are_whole(path: Path, opened: Writer, number: int
 
 
 def test_every_usage_is_kept_as_it_is(path: Path, opened: Writer) -> None:
-    names = [name for name in Usage.__dataclass_fields__ if name != "curve"]
-    usage = Usage(**{name: n + 1 for n, name in enumerate(names)})
+    names = [each for each in Usage.__dataclass_fields__ if each not in ("curve", "gpu_memory")]
+    usage = Usage(**{name: n + 1 for n, name in enumerate(names)}, gpu_memory=(MIB, 3 * MIB, 7))
     call = entry(1)
     call.attempts = [(1, "lab1", Resources(memory=MIB), usage, "returned")]
     opened.call(call)
@@ -109,6 +110,7 @@ def test_every_usage_is_kept_as_it_is(path: Path, opened: Writer) -> None:
     [row] = query(path, "SELECT * FROM attempt")
     for name in names:
         assert row[f"used_{name}"] == getattr(usage, name)
+    assert row["used_gpu_memory"] == 3 * MIB
     assert row["allocated_memory"] == MIB
     assert row["allocated_cores"] is None
 
