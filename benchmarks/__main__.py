@@ -37,6 +37,7 @@ QUESTIONS = (
     "transfer",
     "startup",
     "dependencies",
+    "import_storm",
     "monitor_accuracy",
     "record",
     "packing_replay",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from typing import Any
 
@@ -54,3 +56,16 @@ def hold(path: str) -> None:
 def sleep(seconds: float) -> None:
     """Sleep: something to kill."""
     time.sleep(seconds)
+
+
+def import_afresh(module: str, folder: str = "") -> float:
+    """Return how long a new interpreter takes to start and import a module, and end.
+
+    Args:
+        module: Which.
+        folder: Where it is looked for first; empty: in the call's own environment.
+    """
+    first = f"sys.path.insert(0, {folder!r})" if folder else "pass"
+    began = time.perf_counter()
+    subprocess.run([sys.executable, "-c", f"import sys; {first}; import {module}"], check=True)
+    return time.perf_counter() - began

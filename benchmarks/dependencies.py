@@ -132,7 +132,7 @@ async def _first_result(bed: Hosts, fn: Callable[[], str]) -> float:
     """Return how long the first call of a new connection takes."""
     import afarm
 
-    node = afarm.SSHNode("h1", config=bed.config, cores=2, python=_python())
+    node = afarm.SSHNode("h1", config=bed.config, cores=2, python=bare_python())
     async with afarm.Farm([node], progress=False) as farm:
         began = time.perf_counter()
         await farm.submit(fn)
@@ -151,21 +151,19 @@ def _floor(bed: Hosts, environment: Environment, module: str) -> tuple[float, fl
     copied = time.perf_counter() - began
     began = time.perf_counter()
     _on_host(
-        bed, f'{_python()} -I -c "import sys; sys.path.append(\'floor/site-packages\'); '
+        bed, f'{bare_python()} -I -c "import sys; sys.path.append(\'floor/site-packages\'); '
         f'import {module}"'
     )  # fmt: skip
     return copied, time.perf_counter() - began
 
 
 def _on_host(bed: Hosts, command: str, stdin: Any = subprocess.DEVNULL) -> None:
-    done = subprocess.run(
-        ["ssh", "-F", bed.config, "h1", command], stdin=stdin, capture_output=True, text=True
-    )
+    done = subprocess.run(bed.ssh("h1", command), stdin=stdin, capture_output=True, text=True)
     if done.returncode:
         raise CannotMeasure(f"{command.split()[0]} failed on the host: {done.stderr[-200:]}")
 
 
-def _python() -> str:
+def bare_python() -> str:
     """Return the interpreter outside of the virtual environment: hosts have it as well."""
     from afarm._agent.build import base_interpreter
 

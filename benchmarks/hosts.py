@@ -29,6 +29,20 @@ class Hosts:
         """The SSH configuration in which they are known."""
         return f"/tmp/afarm-testbed-{self.number}/ssh_config"
 
+    @property
+    def address(self) -> str:
+        """This machine's own, as hosts reach it."""
+        return f"10.77.{self.number}.254"
+
+    def ssh(self, host: str, *words: str) -> list[str]:
+        """Return the command that runs something on a host.
+
+        Args:
+            host: Its name, or ``root@`` and its name.
+            words: A command line for its shell.
+        """
+        return ["ssh", "-F", self.config, host, *words]
+
     def run(self, *words: str, check: bool = True) -> None:
         """Run a command of the tool.
 
