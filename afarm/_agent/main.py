@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from .._monitor import tree
 from .._monitor.bound import Bound
+from .._monitor.kernel import why_no_node
 from .._monitor.machine import Machine
 from .._wire import flow
 from .._wire.frames import Fragment, Frame, FrameReader
@@ -409,6 +410,9 @@ class Agent:
 
 def main(leftover: bytes = b"") -> NoReturn:
     """Be an agent: frames come from descriptor 0 and go to descriptor 1."""
+    if why_not := why_no_node(sys.platform):
+        os.write(1, MAGIC + encode(Farewell(1, why_not)))
+        sys.exit(0)
     with contextlib.suppress(OSError):
         os.setsid()
     system.become_subreaper()

@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from .._monitor.kernel import why_no_node
 from .._wire.messages import MAGIC
 from ..errors import DependencyError, NodeError
 from . import bootstrap, install
@@ -167,6 +168,9 @@ class Contact:
         try:
             self._send(connection, install.look_script())
             facts = install.read_facts(await self._lines_until(install.DONE))
+            kernel = facts.machine.partition(" ")[0]
+            if kernel and (why_not := why_no_node(kernel)):
+                raise NodeError(f"node {self._node}: {why_not}", node=self._node)
             length = len(self._data[0])
             found = facts.fitting
             if found is not None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from .._monitor.kernel import why_no_node
 from ..errors import NodeError
 from ..resources import Resources
 from . import bootstrap, process
@@ -63,6 +64,8 @@ class LocalNode:
         self, receiver: Receiver, first: Sequence[bytes] = (), *, program: bytes | None = None
     ) -> Connection:
         """Start the agent; see `base.Node.connect`."""
+        if why_not := why_no_node(sys.platform):
+            raise NodeError(f"node {self.name}: {why_not}", node=self.name)
         if not sys.executable:
             raise NodeError(
                 f"node {self.name}: this Python does not know its own executable (it is embedded"

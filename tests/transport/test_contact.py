@@ -154,6 +154,21 @@ async def test_where_none_can_run_the_node_is_refused_once(
     assert recorder.lost == [reason]
 
 
+@pytest.mark.parametrize("python", [(), (f"{bootstrap.TAG} 3.11.99 /usr/local/bin/python",)])
+async def test_a_node_that_is_no_linux_is_not_told_to_install_a_python(
+    packed: Interpreter, python: tuple[str, ...]
+) -> None:
+    contact, connection, recorder = begin(packed)
+    contact.data_received(NONE)
+    await connection.wait_written(install.look_script().encode())
+    contact.data_received(facts(*python, machine="Darwin arm64"))
+    reason = await recorder.wait_lost()
+    assert isinstance(reason, NodeError)
+    assert str(reason).startswith("node h1: it runs Darwin, and a node must run Linux")
+    assert "install" not in str(reason)
+    assert connection.aborted
+
+
 async def test_a_node_that_is_lost_meanwhile_is_lost(packed: Interpreter) -> None:
     contact, connection, recorder = begin(packed)
     contact.data_received(NONE)
