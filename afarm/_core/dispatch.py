@@ -49,6 +49,7 @@ from .sizers.base import Sizer
 
 _by_rank = attrgetter("rank")
 _NEVER = Seconds(math.inf)
+_TICK_EARLY = 0.001  # timers have a resolution
 
 # Empty queues that are kept for who comes next; some 500 bytes each.
 IDLE_QUEUES = 64
@@ -300,9 +301,10 @@ class Dispatcher:
     def _size(self, queue: Queue) -> bool:
         return size_queue(queue, self._fleet, self._sizer, self._elastic.charged)
 
-    def ticked(self) -> None:
-        """The tick that was asked for is here."""
-        self._wake_at = _NEVER
+    def ticked(self, at: Seconds) -> None:
+        """A tick is here. One that is earlier than the last that was asked for is an old one."""
+        if at >= self._wake_at - _TICK_EARLY:
+            self._wake_at = _NEVER
 
     def _place(self, at: Seconds, actions: list[Action]) -> None:
         rooms = [node for node in self._roomier if node.state is NodeState.UP]

@@ -138,7 +138,7 @@ class FarmState:
         self._dispatcher.run(at, self._actions)
 
     def _tick(self, tick: event.Tick) -> None:
-        self._dispatcher.ticked()
+        self._dispatcher.ticked(tick.at)
 
     # --- events: from the user
 

@@ -157,6 +157,16 @@ def test_a_tick_is_asked_for_when_somebody_will_have_waited_for_long() -> None:
     assert of(actions, WakeAt) == [WakeAt(3.0 + RESERVE_AFTER)]
 
 
+def test_a_tick_that_is_to_come_is_not_asked_for_again_when_an_old_one_comes() -> None:
+    farm = Driver("a")
+    farm.call(WHOLE)
+    farm.call(ONE_CORE)
+    farm.at = 5.0
+    farm.call(ONE_CORE, category="g")
+    assert of(farm.tick(RESERVE_AFTER - 5.0), WakeAt) == [WakeAt(5.0 + RESERVE_AFTER)]
+    assert of(farm.tick(0.0), WakeAt) == []
+
+
 def test_no_tick_is_asked_for_while_nobody_waits() -> None:
     farm = Driver("a")
     assert of(farm.tell(event.Submit(50, Request("f", ONE_CORE), 3.0)), WakeAt) == []
