@@ -5,31 +5,26 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ...resources import Usage
-from .cost import Choice, Judged, choose
-from .models import FEATURELESS, MODELS, Median, Model
+from .cost import Choice, Judgement
+from .models import FEATURELESS, MODELS, MOST, Median, Model
+from .telling import Telling
 
 # Calls that models and margins are judged by, and samples kept for a feature that turns out
 # to tell more than the one before.
 _JUDGED = 48
 _KEPT = 96
 
-# Features beyond these are not looked at.
-_MOST_FEATURES = 8
-
-# A feature is used from so many samples on, if the part of the variance that it explains is
-# more than this; another takes its place only where it explains clearly more.
-_LEAST_SAMPLES = 4
-_EXPLAINS = 0.2
-_CLEARLY = 1.2
-
 # A stopped call needed more than was seen of it; how much more, nobody knows.
 _CENSORED = math.log(1.4)
 
 # Seconds from which on the CPU time of a call tells how many cores it keeps busy.
 _TELLS_CORES = 0.5
+
+# Seconds that a call weighs at least.
+_SHORTEST = 1e-3
 
 # Calls that take less (s) are not all learned from, once so many have been.
 _VERY_SHORT = 0.01
@@ -39,7 +34,7 @@ _ONE_IN = 8
 # Calls after which features are looked at again where none has told anything.
 _LOOK_AGAIN = 16
 
-# Samples after which models are compared again, at the latest: it takes 0.3 ms.
+# Samples after which models are compared again, at the latest: it takes 0.1 ms.
 _MOST_UNCHOSEN = 16
 
 # What a process may take on top without any change in what it does: an allocator's arenas, a
@@ -54,8 +49,7 @@ _WEIGHT = 1 / 16
 GROWTH_COST = 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(NamedTuple):
     """What one call used, and what was known of it beforehand."""
 
     memory: float
@@ -63,33 +57,6 @@ class Sample:
     wall_time: float
     disk: float
     features: Mapping[str, float]
-
-
-class _Correlation:
-    """How far the logarithm of a feature explains that of the memory."""
-
-    __slots__ = ("n", "x", "xx", "xy", "y", "yy")
-
-    def __init__(self) -> None:
-        self.n = self.x = self.y = self.xx = self.yy = self.xy = 0.0
-
-    def add(self, x: float, y: float) -> None:
-        self.n += 1
-        self.x += x
-        self.y += y
-        self.xx += x * x
-        self.yy += y * y
-        self.xy += x * y
-
-    @property
-    def explained(self) -> float:
-        """The share of the variance, 0 to 1."""
-        if self.n < _LEAST_SAMPLES:
-            return 0.0
-        xx = self.xx - self.x * self.x / self.n
-        yy = self.yy - self.y * self.y / self.n
-        xy = self.xy - self.x * self.y / self.n
-        return xy * xy / (xx * yy) if xx > 1e-9 and yy > 1e-9 else 0.0
 
 
 class History:
@@ -113,9 +80,9 @@ class History:
         self._elastic = elastic
         self._models: list[Model] = [make() for make in MODELS]
         self._wall_time = Median()
-        self._judged: deque[Judged] = deque(maxlen=_JUDGED)
+        self._judged = Judgement(len(MODELS), _JUDGED)
         self._kept: deque[Sample] = deque(maxlen=_KEPT)
-        self._correlations: dict[str, _Correlation] = {}
+        self._telling = Telling()
         self.feature: str | None = None
         self._learned = 0
         self._choose_at = 1
@@ -162,31 +129,36 @@ class History:
         """Take what a finished call used."""
         self.count += 1
         self._learned += 1
-        y = math.log(max(1.0, sample.memory))
-        x = self._x(sample.features)
-        said = tuple(model.predict(x) for model in self._models)
-        if self.count > 1:
-            self._judged.append(Judged(y, max(1e-3, sample.wall_time), said))
-        for model in self._models:
-            model.learn(x, y)
+        y = self._take(sample, judged=self.count > 1)
         self._wall_time.learn(None, sample.wall_time)
         weight = max(_WEIGHT, 1 / self.count)
         self.cores += weight * (sample.cores - self.cores)
         self.disk = max(sample.disk, self.disk * (1 - _WEIGHT / 4))
         self._kept.append(sample)
-        self._correlate(sample.features, y)
+        self._telling.learn(sample.features, y)
         if self._learned >= self._choose_at:
             self._choose()
+
+    def _take(self, sample: Sample, *, judged: bool) -> float:
+        """Let the models say what a call needed, and tell them; return the logarithm of it."""
+        y = math.log(sample.memory) if sample.memory > 1 else 0.0
+        x = self._x(sample.features)
+        if judged:
+            seconds = sample.wall_time if sample.wall_time > _SHORTEST else _SHORTEST
+            self._judged.add(y, seconds, [model.predict(x) for model in self._models])
+        for model in self._models:
+            model.learn(x, y)
+        return y
 
     def learn_stopped(self, memory: float, features: Mapping[str, float]) -> None:
         """Take a call that was stopped: it needed more than this."""
         x = self._x(features)
         y = math.log(max(1.0, memory)) + _CENSORED
-        said = tuple(model.predict(x) for model in self._models)
+        said = [model.predict(x) for model in self._models]
         if said[0] is None:
             self._models[0].learn(x, y)
             return
-        self._judged.append(Judged(y, self.wall_time or 1.0, said))
+        self._judged.add(y, self.wall_time or 1.0, said)
         self._choose()
 
     def _choose(self) -> None:
@@ -197,38 +169,18 @@ class History:
             growth = GROWTH_COST if self._elastic else None
             fair = self.fair * max(self.cores, 0.25)
             self._granted = None
-            self.choice = choose(self._judged, len(self._models), growth=growth, fair=fair)
-
-    def _correlate(self, features: Mapping[str, float], y: float) -> None:
-        for name, value in features.items():
-            known = self._correlations.get(name)
-            if known is None:
-                if len(self._correlations) >= _MOST_FEATURES:
-                    continue
-                known = self._correlations[name] = _Correlation()
-            if value > 0:
-                known.add(math.log(value), y)
+            self.choice = self._judged.choose(growth=growth, fair=fair)
 
     def _choose_feature(self) -> None:
         """Use the feature that explains the most, if one does; learn anew with another one."""
-        explained = {name: known.explained for name, known in self._correlations.items()}
-        if not explained:
-            return
-        best = max(explained, key=lambda name: explained[name])
-        now = explained.get(self.feature, 0.0) if self.feature is not None else _EXPLAINS
-        if best == self.feature or explained[best] < _CLEARLY * now or not self._differ():
+        best = self._telling.better_than(self.feature)
+        if best is None or not self._differ():
             return
         self.feature = best
-        kept, judged = list(self._kept), self._judged
         self._models = [make() for make in MODELS]
-        judged.clear()
-        for number, sample in enumerate(kept):
-            x, y = self._x(sample.features), math.log(max(1.0, sample.memory))
-            if number:
-                said = tuple(model.predict(x) for model in self._models)
-                judged.append(Judged(y, max(1e-3, sample.wall_time), said))
-            for model in self._models:
-                model.learn(x, y)
+        self._judged.clear()
+        for number, sample in enumerate(self._kept):
+            self._take(sample, judged=number > 0)
 
     # --- predicting
 
@@ -257,7 +209,7 @@ class History:
         y = self.expected(features)
         if y is None:
             return None
-        size = math.exp(min(y + self.choice.margin, 60.0))
+        size = math.exp(min(y + self.choice.margin, MOST))
         if self.feature is None or not features:
             self._granted = size
         return size
@@ -265,22 +217,15 @@ class History:
     def size_beyond(self, features: Mapping[str, float], memory: float) -> float | None:
         """Return the bytes to grant a call that needs more than ``memory``.
 
-        What held four in five of those that needed more than predicted by as much; ``None``
-        where none did.
+        What held most of those that needed more than predicted by as much; ``None`` where none
+        did.
         """
         y = self.expected(features)
         if y is None:
             return None
         over = math.log(max(1.0, memory)) - y
-        number = self.choice.model
-        errors = sorted(
-            error
-            for each in self._judged
-            if (said := each.said[number]) is not None and (error := each.need - said) > over
-        )
-        if not errors:
-            return None
-        return math.exp(min(y + errors[min(len(errors) - 1, int(0.8 * len(errors)))], 60.0)) * 1.05
+        margin = self._judged.margin_beyond(self.choice.model, over)
+        return None if margin is None else math.exp(min(y + margin, MOST)) * 1.05
 
     # --- what outlives a run
 

@@ -21,6 +21,9 @@ _NEIGHBOURS = 256
 # Each sample counts so much less for those that come after it: half after 70.
 _FADE = 0.99
 
+# No answer is beyond 1e26 bytes: where all samples are close to each other a line is steep.
+MOST = 60.0
+
 # A regression says something from so many samples on, and not far beyond what it has seen.
 _LEAST = 4
 _BEYOND = math.log(4.0)
@@ -77,27 +80,47 @@ class Regression:
         self._count = 0
         self._least = math.inf
         self._most = -math.inf
+        self._slope: float | None = None
+        self._fitted = False
 
     def predict(self, x: float | None) -> float | None:
         if x is None or self._count < _LEAST:
             return None
-        x = min(max(x, self._least - _BEYOND), self._most + _BEYOND)
+        if not self._fitted:
+            self._slope = self._fit()
+            self._fitted = True
+        slope = self._slope
+        if slope is None:
+            return None
+        if x > self._most:
+            x = min(x, self._most + _BEYOND)
+        elif x < self._least:
+            x = max(x, self._least - _BEYOND)
+        at = math.exp(x) if self._straight else x
+        found = self._y / self._n + slope * (at - self._x / self._n)
+        if self._straight:
+            if not found > 0:
+                return None
+            found = math.log(found)
+        return max(-MOST, min(MOST, found))
+
+    def _fit(self) -> float | None:
+        """Return the slope of the line; ``None`` while all have been at one place."""
         mean = self._x / self._n
         spread = self._xx / self._n - mean * mean
         if spread <= 1e-9 * max(1.0, mean * mean):
             return None
-        slope = (self._xy / self._n - mean * self._y / self._n) / spread
-        at = math.exp(x) if self._straight else x
-        found = self._y / self._n + slope * (at - mean)
-        if not self._straight:
-            return found
-        return math.log(found) if found > 0 else None
+        return (self._xy / self._n - mean * self._y / self._n) / spread
 
     def learn(self, x: float | None, y: float) -> None:
         if x is None:
             return
         self._count += 1
-        self._least, self._most = min(self._least, x), max(self._most, x)
+        self._fitted = False
+        if x < self._least:
+            self._least = x
+        if x > self._most:
+            self._most = x
         if self._straight:
             x, y = math.exp(x), math.exp(y)
         self._n = self._n * _FADE + 1
