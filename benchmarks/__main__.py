@@ -42,6 +42,7 @@ QUESTIONS = (
     "record",
     "packing_replay",
     "packing_live",
+    "sizing",
     "scale",
 )
 RESULTS = Path(__file__).parent / "results"
