@@ -143,6 +143,30 @@ def test_live_packing_evicts_before_the_node_is_full() -> None:
     assert free(farm) == NODE.memory
 
 
+def test_live_packing_spares_the_small_whose_end_would_not_help() -> None:
+    farm, _ = farm_of("live", 4 * GIB)
+    oldest, large = farm.call(Resources()), farm.call(Resources())
+    farm.at += 100
+    small = farm.call(Resources())
+    for number, used in ((oldest, 5 * GIB), (small, GIB // 2)):
+        assert not of(farm.read(number, used), do.Kill)
+    assert not of(farm.read(large, 9 * GIB), do.Kill)
+    farm.at += 1
+    actions = farm.read(oldest, int(6.4 * GIB))
+    assert [kill.invocation for kill in of(actions, do.Kill)] == [large]  # type: ignore[union-attr]
+
+
+def test_live_packing_of_two_that_free_enough_evicts_who_has_worked_less() -> None:
+    farm, _ = farm_of("live", 4 * GIB)
+    first = farm.call(Resources())
+    farm.at += 50
+    second = farm.call(Resources())  # keeps to what was predicted
+    farm.at += 2
+    assert not of(farm.read(second, 4 * GIB), do.Kill)
+    actions = farm.read(first, int(11.9 * GIB))
+    assert [kill.invocation for kill in of(actions, do.Kill)] == [second]  # type: ignore[union-attr]
+
+
 def test_after_three_evictions_all_that_is_predicted_is_set_aside() -> None:
     farm, sizer = farm_of("live", 4 * GIB)
     holder = farm.call(Resources())
