@@ -7,7 +7,8 @@ one small distribution more. Over links as fast as this machine is, and shaped. 
 Linux. What is packed here, which happens once, is packed before.
 
 The floor is what is left without any of this: the same bytes copied by ``ssh``, unpacked by ``tar``
-and imported, one after the other. Installing from an index is not compared: the hosts reach none.
+and imported, one after the other. Beside it, the same versions installed on the host by ``pip`` and
+by ``uv pip``, from wheels that lie here: what counts is written in `installers`.
 """
 
 from __future__ import annotations
@@ -25,14 +26,16 @@ from typing import TYPE_CHECKING, Any
 
 from .figures import Figure
 from .hosts import Hosts, hosts
+from .installers import INSTALLERS, bring, fetch, first_import
 from .question import CannotMeasure, aim, median_of
 
 if TYPE_CHECKING:
     from afarm.environments import Environment
 
 # What each function imports.
+STANDARD_LIBRARY = "standard library"
 PACKAGES = {
-    "standard library": "json",
+    STANDARD_LIBRARY: "json",
     "numpy": "numpy",
     "pandas": "pandas",
     "scikit-learn": "sklearn.linear_model",
@@ -48,18 +51,23 @@ _TESTBED = 186
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """There is nothing to choose: ``--only`` takes a package, a link, or ``analysis``."""
+    """There is nothing to choose: ``--only`` takes a package, a link, ``analysis``, ``pip``."""
 
 
 def subjects(options: argparse.Namespace) -> Sequence[str]:
     """Return what is measured: each package's analysis, and each over each link."""
     found = [f"{package}, {ANALYSIS}" for package in PACKAGES]
-    return found + [f"{package}, {link}" for link in LINKS for package in PACKAGES]
+    for link in LINKS:
+        for package in PACKAGES:
+            found.append(f"{package}, {link}")
+            if package != STANDARD_LIBRARY:
+                found += [f"{package}, {link}, {installer}" for installer in INSTALLERS]
+    return found
 
 
 def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     """Find out what a function needs, or bring it to a host."""
-    package, _, where = subject.rpartition(", ")
+    package, where, *installer = subject.split(", ")
     module = PACKAGES[package]
     if importlib.util.find_spec(module.partition(".")[0]) is None:
         raise CannotMeasure(f"{package} is not installed here")
@@ -67,6 +75,8 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
         os.environ["AFARM_CACHE"] = cache
         if where == ANALYSIS:
             return _measure_analysis(subject, module)
+        if installer:
+            return _measure_installer(subject, module, LINKS[where], *installer)
         return _measure_arrival(subject, module, LINKS[where])
 
 
@@ -128,6 +138,23 @@ def _measure_arrival(subject: str, module: str, rate: str) -> list[Figure]:
     ]
 
 
+def _measure_installer(subject: str, module: str, rate: str, installer: str) -> list[Figure]:
+    from afarm.environments import analyze
+
+    requirements = analyze(function(module)).requirements()
+    fetch(requirements)
+    with hosts(_TESTBED, 1, "--pyenv") as bed:
+        bring(installer, bed, bare_python())
+        if rate:
+            bed.run("shape", "h1", ROUND_TRIP, rate)
+        cold, warm, alone = first_import(installer, bed, bare_python(), requirements, module)
+    return [
+        Figure(subject, "cold", "s", (cold,)),
+        Figure(subject, "warm", "s", (warm,)),
+        Figure(subject, "importing alone", "s", (alone,)),
+    ]
+
+
 async def _first_result(bed: Hosts, fn: Callable[[], str]) -> float:
     """Return how long the first call of a new connection takes."""
     import afarm
@@ -146,21 +173,15 @@ def _floor(bed: Hosts, environment: Environment, module: str) -> tuple[float, fl
         with subprocess.Popen(
             ["cat", *(str(bundle.path) for bundle in environment.bundles)], stdout=subprocess.PIPE
         ) as cat:
-            _on_host(bed, "cat > bundles", stdin=cat.stdout)
-        _on_host(bed, "mkdir floor && tar -x -i -f bundles -C floor")
+            bed.call("h1", "cat > bundles", stdin=cat.stdout)
+        bed.call("h1", "mkdir floor && tar -x -i -f bundles -C floor")
     copied = time.perf_counter() - began
     began = time.perf_counter()
-    _on_host(
-        bed, f'{bare_python()} -I -c "import sys; sys.path.append(\'floor/site-packages\'); '
+    bed.call(
+        "h1", f'{bare_python()} -I -c "import sys; sys.path.append(\'floor/site-packages\'); '
         f'import {module}"'
     )  # fmt: skip
     return copied, time.perf_counter() - began
-
-
-def _on_host(bed: Hosts, command: str, stdin: Any = subprocess.DEVNULL) -> None:
-    done = subprocess.run(bed.ssh("h1", command), stdin=stdin, capture_output=True, text=True)
-    if done.returncode:
-        raise CannotMeasure(f"{command.split()[0]} failed on the host: {done.stderr[-200:]}")
 
 
 def bare_python() -> str:
@@ -188,4 +209,9 @@ def conclude(figures: Sequence[Figure]) -> list[str]:
             most = 1.5 if link == FAST else 1.0
             lines.append(aim(f"{subject}, cold by floor", cold / floor, most, at_most=True))
             lines.append(aim(f"{subject}, warm", warm, 0.5 + alone, at_most=True, unit=" s"))
+            for installer in INSTALLERS:
+                theirs = median_of(figures, f"{subject}, {installer}", "cold")
+                if theirs is not None:
+                    name = f"{subject}, cold by {installer}"
+                    lines.append(aim(name, cold / theirs, 1.0, at_most=True))
     return lines

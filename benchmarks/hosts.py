@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from .question import CannotMeasure
 
@@ -42,6 +43,18 @@ class Hosts:
             words: A command line for its shell.
         """
         return ["ssh", "-F", self.config, host, *words]
+
+    def call(self, host: str, command: str, stdin: Any = subprocess.DEVNULL) -> str:
+        """Run a command line on a host by `ssh`, and return what it printed.
+
+        Raises:
+            CannotMeasure: If it fails.
+        """
+        done = subprocess.run(self.ssh(host, command), stdin=stdin, capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip()[-200:]
+            raise CannotMeasure(f"{command.split()[0]} failed on the host: {said}")
+        return done.stdout
 
     def run(self, *words: str, check: bool = True) -> None:
         """Run a command of the tool.

@@ -201,14 +201,8 @@ def _mounted(bed: Hosts, host: str, port: int) -> Iterator[None]:
 
 def _received(bed: Hosts, names: Sequence[str]) -> int:
     """Return the bytes that the hosts have received over their links since they were started."""
-    total = 0
-    for name in names:
-        done = subprocess.run(
-            bed.ssh(name, "cat", "/proc/net/dev"), capture_output=True, text=True, check=True
-        )
-        _, _, counters = done.stdout.partition("eth0:")
-        total += int(counters.split()[0])
-    return total
+    counters = [bed.call(name, "cat /proc/net/dev").partition("eth0:")[2] for name in names]
+    return sum(int(each.split()[0]) for each in counters)
 
 
 def conclude(figures: Sequence[Figure]) -> list[str]:

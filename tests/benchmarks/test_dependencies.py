@@ -8,6 +8,7 @@ import pytest
 
 from benchmarks import dependencies
 from benchmarks.figures import Figure
+from benchmarks.installers import PIP, UV
 
 NOTHING = argparse.Namespace()
 
@@ -36,3 +37,22 @@ def test_cold_starts_are_held_against_the_floor_of_their_link() -> None:
     verdicts = [line.split()[0] for line in dependencies.conclude(figures)]
 
     assert verdicts == ["reached", "reached", "MISSED", "reached"]
+
+
+def test_installers_are_asked_for_what_the_standard_library_does_not_have() -> None:
+    asked = dependencies.subjects(NOTHING)
+    assert "RDKit, 20 Mbit/s, uv pip install" in asked
+    assert not any("pip" in subject for subject in asked if subject.startswith("standard library"))
+
+
+def test_cold_starts_are_held_against_installers() -> None:
+    took = {"": 3.0, f", {PIP}": 4.0, f", {UV}": 2.0}
+    figures = [
+        Figure(f"numpy, 20 Mbit/s{who}", metric, "s", (seconds,))
+        for who, seconds in took.items()
+        for metric in ("cold", "warm", "importing alone")
+    ] + [Figure("numpy, 20 Mbit/s", "floor", "s", (4.0,))]
+
+    lines = [line for line in dependencies.conclude(figures) if "pip" in line]
+
+    assert [line.split()[0] for line in lines] == ["reached", "MISSED"]
