@@ -250,9 +250,10 @@ class Dispatcher:
                     self._sort_anew(category)
             for queue in category.queues:
                 if queue.waiting and queue not in self._fresh:
-                    if self._size(queue):
+                    resized = self._size(queue)
+                    if resized:
                         self._fresh[queue] = None
-                    self._rank(queue)
+                    self._rank(queue, resized=resized)
         self._learned.clear()
         hopeless = []
         for queue in self._fresh:
@@ -638,14 +639,15 @@ class Dispatcher:
             self._least = (math.inf, math.inf)
         self._forget_if_unused(queue)
 
-    def _rank(self, queue: Queue) -> None:
+    def _rank(self, queue: Queue, *, resized: bool = True) -> None:
         after = rank(queue)
         if queue.grant is not None:
             cores, memory = self._least
             self._least = (min(cores, queue.grant.cores), min(memory, queue.grant.memory))
         if queue.ranked:
             if after == queue.rank:
-                self._order.resized(queue)
+                if resized:
+                    self._order.resized(queue)
                 return
             self._order.remove(queue)
         queue.rank = after
