@@ -40,6 +40,14 @@ def test_neighbours_are_the_closest_ones(samples: list[tuple[float, float]], x: 
     assert found in [y for feature, y in samples if abs(feature - x) <= reach]
 
 
+def test_of_neighbours_that_are_equally_close_the_latest_count() -> None:
+    model = Nearest()
+    for y in range(300):
+        model.learn(1.0, float(y))
+        model.learn(2.0, 500.0)
+    assert model.predict(1.0) == 297.0
+
+
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0])
 def test_a_power_law_is_found(exponent: float) -> None:
     model = power_law()

@@ -7,7 +7,7 @@ Each learns from one sample at a time and takes the same time for each.
 from __future__ import annotations
 
 import math
-from bisect import bisect_left, insort
+from bisect import bisect_left, bisect_right, insort
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -141,32 +141,38 @@ def linear() -> Regression:
 
 
 class Nearest:
-    """The median of those whose feature was closest."""
+    """The median of those whose feature was closest; of equally close ones the latest."""
 
     def __init__(self) -> None:
-        self._order: deque[tuple[float, float]] = deque()
-        self._sorted: list[tuple[float, float]] = []
+        self._order: deque[float] = deque()
+        # By feature, and where that is equal in the order in which they came.
+        self._xs: list[float] = []
+        self._ys: list[float] = []
 
     def predict(self, x: float | None) -> float | None:
-        known = self._sorted
-        if x is None or not known:
+        known = self._xs
+        count = len(known)
+        if x is None or not count:
             return None
-        low = high = bisect_left(known, (x, -math.inf))
-        while high - low < min(_NEAREST, len(known)):
-            if low == 0 or (high < len(known) and known[high][0] - x <= x - known[low - 1][0]):
+        low = high = bisect_right(known, x)
+        for _ in range(min(_NEAREST, count)):
+            if low == 0 or (high < count and known[high] - x < x - known[low - 1]):
                 high += 1
             else:
                 low -= 1
-        near = sorted(y for _, y in known[low:high])
+        near = sorted(self._ys[low:high])
         return near[len(near) // 2]
 
     def learn(self, x: float | None, y: float) -> None:
         if x is None:
             return
-        self._order.append((x, y))
-        insort(self._sorted, (x, y))
+        self._order.append(x)
+        at = bisect_right(self._xs, x)
+        self._xs.insert(at, x)
+        self._ys.insert(at, y)
         if len(self._order) > _NEIGHBOURS:
-            del self._sorted[bisect_left(self._sorted, self._order.popleft())]
+            oldest = bisect_left(self._xs, self._order.popleft())
+            del self._xs[oldest], self._ys[oldest]
 
 
 MODELS: tuple[Callable[[], Model], ...] = (Median, recent, power_law, linear, Nearest)
