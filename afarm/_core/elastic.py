@@ -56,6 +56,9 @@ _LEAST_CORES = CORE // 10
 # it is not taken for one that could do with less.
 ALL_BUSY = 0.9
 
+# Shorter calls (s) do not tell, and are many.
+_WAITS = 0.01
+
 # Live: the part of the growth still predicted that is charged. Additive increase of what is
 # risked with each call that returns, multiplicative decrease with each eviction (the rule of
 # TCP; Chiu and Jain, 1989).
@@ -349,3 +352,18 @@ class Elastic:
 def _is_over(invocation: Invocation) -> bool:
     """Tell whether an attempt uses more than it was given at its start."""
     return invocation.group is not None and invocation.used > invocation.group.grant.memory
+
+
+def unhindered(usage: Usage, group: Group) -> Usage:
+    """Return what a call would have used, as far as is known, had it never waited for a core.
+
+    Where nearly all of its node's cores are in use, one that kept fewer busy than it was given may
+    have been kept from it, by whatever else runs there. Taken at its word it would be given less,
+    more such calls would share the cores, and each would show still less.
+    """
+    if not group.node.busy or usage.wall_time < _WAITS:
+        return usage
+    given = usage.wall_time * group.grant.cores / CORE
+    if usage.cpu_time >= given:
+        return usage
+    return replace(usage, cpu_user=given - usage.cpu_system)

@@ -20,7 +20,7 @@ from .actions import Action, Completion
 from .allocation import can_grow
 from .category import Category
 from .dispatch import Dispatcher
-from .elastic import ALL_BUSY, EVICTIONS_BEFORE_RESERVED, Elastic, Packing
+from .elastic import ALL_BUSY, EVICTIONS_BEFORE_RESERVED, Elastic, Packing, unhindered
 from .events import Event, InvocationId, NodeName
 from .fleet import Fleet, stated_of
 from .grant import CORE
@@ -251,13 +251,15 @@ class FarmState:
     # --- events: from the agents
 
     def _finish(self, finished: event.Finished) -> None:
+        before = self._invocations.get(finished.invocation)
+        group = None if before is None else before.group
         invocation = self._ended(finished)
-        if invocation is None:
+        if invocation is None or group is None:
             return
         category = self._category(invocation.request.category)
         category.finish(finished.usage.wall_time)
         self._elastic.returned()
-        self._observe(invocation, category, finished.usage, exhausted=False)
+        self._observe(invocation, category, unhindered(finished.usage, group), exhausted=False)
         self._end_or_cancel(invocation, Completion.RETURNED, "")
 
     def _fail(self, failed: event.Failed) -> None:

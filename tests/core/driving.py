@@ -70,10 +70,11 @@ class Driver:
         return self.submit(request)[0]
 
     def finish(
-        self, number: int, *, wall: float = 1.0, memory: int = 100 * MIB, next: int = 0
-    ) -> list[Action]:
+        self, number: int, *, wall: float = 1.0, cpu: float = 0.0, memory: int = 100 * MIB,
+        next: int = 0,
+    ) -> list[Action]:  # fmt: skip
         """Let one return; the clock is left as it is."""
-        usage = Usage(wall_time=wall, memory=memory)
+        usage = Usage(wall_time=wall, cpu_user=cpu, memory=memory)
         return self.tell(event.Finished(number, self.attempt(number), usage, next, self.at))
 
     def fail(self, number: int, *, retry: bool = False) -> list[Action]:

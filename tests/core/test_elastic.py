@@ -10,6 +10,7 @@ from afarm._core.actions import Completion
 from afarm._core.invocation import State
 from afarm._core.request import Request
 from afarm.resources import Resources, Usage
+from afarm.sizing import AutoSizer
 from tests.core.driving import GIB, MIB, Driver, of, started
 
 NODE = Resources(cores=4, memory=16 * GIB, disk=GIB, gpus=0)
@@ -287,3 +288,17 @@ def test_where_all_cores_are_busy_a_call_may_be_waiting_for_one() -> None:
     for number in numbers[:2]:
         reading(farm, number, 2.0, 0.4)
     assert numbers[2] in farm.starts
+
+
+@pytest.mark.parametrize(("in_use", "at_once"), [(2.0, 2), (0.4, 8)])
+def test_calls_that_had_to_wait_for_cores_are_not_taken_for_calls_that_wait(
+    in_use: float, at_once: int
+) -> None:
+    farm = Driver("a", sizer=AutoSizer(), mode="live")
+    farm.tell(event.NodeLoad("a", 8 * GIB, 0.0, farm.at, cores=in_use))
+    for _ in range(30):
+        [number] = farm.submit(Request("works", Resources(memory=MIB)))
+        farm.at += 1
+        farm.finish(number, wall=1.0, cpu=0.2)
+    numbers = farm.submit(Request("works", Resources(memory=MIB)), 20)
+    assert len([number for number in numbers if number in farm.starts]) == at_once
