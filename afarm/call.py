@@ -14,6 +14,7 @@ from ._monitor import curve, gpu_memory
 from ._wire import messages as wire
 from ._wire.payloads import Buffer
 from .errors import SerializationError
+from .output import OutputLog
 from .payload import Arguments, Packed, PickledFunction, load
 from .resources import Resources, Usage
 from .software import NOTHING_ADDED, Added
@@ -29,9 +30,6 @@ _AttemptRow = tuple[int, str, Resources, "Usage | None", str]
 # Above this, unpickling a result takes longer than anybody else's turn of the loop should
 # have to wait: it is done in a thread. 1 MiB of small objects take about 20 ms.
 IN_THREAD = 256 << 10
-
-# Of what a call prints, so much of its beginning and of its end is kept.
-OUTPUT_KEPT = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,33 +50,6 @@ class Attempt:
     allocation: Resources
     usage: Usage | None = None
     outcome: str = "running"
-
-
-class OutputLog:
-    """What a call printed: its beginning and its end, and how much lay between."""
-
-    def __init__(self) -> None:
-        self._head = bytearray()
-        self._tail = bytearray()
-        self._dropped = 0
-
-    def add(self, data: bytes, dropped: int = 0) -> None:
-        """Append what was printed, after ``dropped`` bytes that the node did not pass on."""
-        if dropped:
-            self._dropped += dropped + len(self._tail)
-            self._tail.clear()
-        room = OUTPUT_KEPT - len(self._head) if not self._dropped and not self._tail else 0
-        self._head += data[:room]
-        self._tail += data[room:]
-        over = len(self._tail) - OUTPUT_KEPT
-        if over > 0:
-            self._dropped += over
-            del self._tail[:over]
-
-    def __str__(self) -> str:
-        gap = f"\n... {self._dropped} bytes left out ...\n" if self._dropped else ""
-        head = self._head.decode(errors="replace")
-        return head + gap + self._tail.decode(errors="replace")
 
 
 @dataclass(slots=True)
@@ -210,6 +181,7 @@ class Call:
         features: What its arguments tell of its needs, if the sizer wants to know.
         awaited: What the sizes of earlier results among its arguments are called as features,
             and their places among its arguments' invocations.
+        sized_by: The feature that its memory was last predicted from, and its value.
         details: What of its usage few have, until its end comes.
     """
 
@@ -230,6 +202,7 @@ class Call:
         "memo",
         "output",
         "passed",
+        "sized_by",
         "state",
         "stream",
         "takers",
@@ -260,6 +233,7 @@ class Call:
         self.memo: Question | None = None
         self.features: Mapping[str, float] | None = None
         self.awaited: tuple[tuple[str, int], ...] = ()
+        self.sized_by: tuple[str, float] | None = None
         self.details: Usage | None = None
 
     @property
@@ -278,11 +252,31 @@ class Call:
             sizes = {name: float(self.passed[place].size) for name, place in self.awaited}
             self.features = {**(self.features or {}), **sizes}
 
-    def begin(self, attempt: int, node: str, allocation: Resources) -> None:
-        """Note that an attempt was given to a node."""
+    def begin(
+        self,
+        attempt: int,
+        node: str,
+        allocation: Resources,
+        predicted_by: Callable[[str], str | None],
+    ) -> None:
+        """Note that an attempt was given to a node.
+
+        Args:
+            attempt, node, allocation: Of it.
+            predicted_by: Tells which feature predictions for a category follow from now.
+        """
         self.attempt = attempt
         self.details = None
+        if self.features:
+            self.sized_by = self.follows(predicted_by(self.category))
         self.attempts = (*self.attempts, (attempt, node, allocation, None, "running"))
+
+    def follows(self, feature: str | None) -> tuple[str, float] | None:
+        """Return the feature with the value of this call, if its memory is predicted from it."""
+        if feature is None or self.stated.memory is not None or not self.features:
+            return None
+        value = self.features.get(feature)
+        return None if value is None else (feature, value)
 
     def resize(self, allocation: Resources) -> None:
         """Note that the running attempt has another allocation by now."""

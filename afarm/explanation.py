@@ -160,9 +160,11 @@ def _basis(scheduler: Scheduler, call: Call, allocation: Resources | None) -> st
     if predicted:
         seen = scheduler.state.finished(call.category)
         source = f"from {seen} calls of its category" if seen else "with nothing known yet"
-        by = scheduler.state.predicted_by(call.category)
-        if "memory" in predicted and by is not None and call.features and by in call.features:
-            source += f", memory by its {by} = {call.features[by]:.6g}"
+        by = call.sized_by
+        if not call.attempts:
+            by = call.follows(scheduler.state.predicted_by(call.category))
+        if "memory" in predicted and by is not None:
+            source += f", memory by its {by[0]} = {by[1]:.6g}"
         told.append(f"{', '.join(predicted)} predicted {source}")
     return "; ".join(told) or "nothing stated, nothing limited"
 

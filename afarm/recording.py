@@ -209,7 +209,7 @@ class Recording:
         self._writer.call(
             CallEntry(
                 call.id, category, target.code, submitted, now, outcome, error,
-                call.attempts, target.told,
+                call.attempts, target.told, call.sized_by,
             )
         )  # fmt: skip
 

@@ -275,7 +275,7 @@ class Scheduler:
     def _start(self, action: do.Start) -> None:
         call = self.calls[action.invocation]
         link = self.links[action.node]
-        call.begin(action.attempt, action.node, action.allocation)
+        call.begin(action.attempt, action.node, action.allocation, self.state.predicted_by)
         call.link = link
         if self._recorder is not None:
             self._recorder.started(call)

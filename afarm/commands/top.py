@@ -13,7 +13,8 @@ from typing import TextIO
 
 from ..errors import RecordError
 from ..record import connect_to_read
-from ..report.collect import RunFacts, read_run
+from ..report.collect import read_run
+from ..report.rows import RunFacts
 from ..resources import format_bytes
 from ..words import duration
 

@@ -10,6 +10,7 @@ Views, for people (sizes in MiB, times as text in UTC):
     invocations  each call: category, outcome, how long it took, attempts, peak memory, error
     attempts     each try: node, outcome, allocation and usage
     categories   of each run and category: calls, failures, mean and peak use, efficiency
+    features     what of the arguments sizes were predicted from: how many calls, of which values
     failures     errors by category and message
     nodes        each node as it was last seen
     results      what ``memo=True`` keeps
@@ -19,7 +20,9 @@ Tables, for programs (bytes, seconds; times in seconds since the epoch):
     run          id, began, seen (the last sign of life), ended, ... and counts
     category     id, name, code (digest of the function's code)
     invocation   run, number, category -> category.id, submitted, ended, outcome, error,
-                 stated (NULL: all of its size was predicted)
+                 stated (NULL: all of its size was predicted); sized_by: what of its arguments
+                 its memory was last predicted from, as in "size(table)"; sized_from: its value
+                 (bytes, items, or the number itself); NULL: from nothing that it was given
     attempt      run, number, attempt (from 1), node, outcome,
                  allocated_* (NULL: not limited), used_* (`Usage`; NULL: lost with its node);
                  used_gpu_memory: of the GPU of which it used most (NULL: none was seen)

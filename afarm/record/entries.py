@@ -36,6 +36,8 @@ class CallEntry:
         error: What it failed with.
         attempts: (number, node, allocation, usage, outcome) of each.
         stated: What its user stated of its needs, in words; empty if nothing: all was predicted.
+        sized_by: The feature that its memory was predicted from, and its value; ``None`` if from
+            none.
     """
 
     number: int
@@ -47,6 +49,7 @@ class CallEntry:
     error: BaseException | None
     attempts: Sequence[tuple[int, str, Resources, Usage | None, str]]
     stated: str = ""
+    sized_by: tuple[str, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

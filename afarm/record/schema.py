@@ -71,6 +71,7 @@ CREATE TABLE IF NOT EXISTS category (
 CREATE TABLE IF NOT EXISTS invocation (
     run INTEGER NOT NULL, number INTEGER NOT NULL, category INTEGER NOT NULL,
     submitted REAL, ended REAL, outcome TEXT NOT NULL, error TEXT, stated TEXT,
+    sized_by TEXT, sized_from REAL,
     PRIMARY KEY (run, number)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS waiting (
@@ -136,7 +137,8 @@ VIEWS = {
             round(i.ended - i.submitted, 6) AS seconds, count(a.attempt) AS attempts,
             sum(a.used_wall_time) AS wall_time,
             sum(a.used_cpu_user + a.used_cpu_system) AS cpu_time,
-            round(max(a.used_memory) / 1048576.0, 1) AS memory_mib, i.stated, i.error
+            round(max(a.used_memory) / 1048576.0, 1) AS memory_mib, i.stated,
+            i.sized_by, i.sized_from, i.error
         FROM invocation i JOIN category c ON c.id = i.category
         LEFT JOIN attempt a USING (run, number) GROUP BY i.run, i.number""",
     "categories": """
@@ -156,6 +158,11 @@ VIEWS = {
         SELECT i.run, c.name AS category, i.error, count(*) AS calls, min(i.number) AS first
         FROM invocation i JOIN category c ON c.id = i.category
         WHERE i.outcome = 'failed' GROUP BY i.run, c.name, i.error""",
+    "features": """
+        SELECT i.run, c.name AS category, i.sized_by AS feature, count(*) AS calls,
+            min(i.sized_from) AS least, max(i.sized_from) AS most
+        FROM invocation i JOIN category c ON c.id = i.category
+        WHERE i.sized_by IS NOT NULL GROUP BY i.run, c.name, i.sized_by""",
     "nodes": """
         SELECT run, name, kind, state, reason, cores, round(memory / 1073741824.0, 2) AS memory_gib,
             running, cores_in_use, round(memory_in_use / 1073741824.0, 2) AS memory_in_use_gib,
@@ -264,7 +271,8 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
 
 def _add_columns(connection: sqlite3.Connection) -> None:
     """Add what is kept now and was not when the record was made."""
-    for table, columns in (("attempt", _ATTEMPT_TYPES), ("invocation", {"stated": "TEXT"})):
+    added = {"stated": "TEXT", "sized_by": "TEXT", "sized_from": "REAL"}
+    for table, columns in (("attempt", _ATTEMPT_TYPES), ("invocation", added)):
         known = {row[1] for row in connection.execute(f"PRAGMA table_info({table})")}
         for name, kind in columns.items():
             if name not in known:

@@ -20,15 +20,9 @@ from .schema import ATTEMPT_COLUMNS, ODD_USAGE, USAGE_NAMES, insert
 _ROWS = 50
 
 _INVOCATION_COLUMNS = (
-    "run",
-    "number",
-    "category",
-    "submitted",
-    "ended",
-    "outcome",
-    "error",
-    "stated",
-)
+    "run", "number", "category", "submitted", "ended", "outcome", "error", "stated",
+    "sized_by", "sized_from",
+)  # fmt: skip
 _RUNNING_COLUMNS = ("run", "number", "category", "attempt", "node", "cores", "memory", "since")
 _NODE_COLUMNS = (
     "run", "name", "kind", "state", "reason", "cores", "memory", "disk", "gpus", "running",
@@ -42,6 +36,7 @@ _RESULT_COLUMNS = (
 )  # fmt: skip
 
 _used = operator.attrgetter(*USAGE_NAMES)
+_BY_NOTHING = (None, None)
 _UNUSED = (None,) * (len(USAGE_NAMES) + 1)
 
 # Categories whose numbers are remembered.
@@ -114,6 +109,7 @@ class RunTables:
                 (
                     self.run, call.number, category,
                     call.submitted, call.ended, call.outcome, error, call.stated or None,
+                    *(call.sized_by or _BY_NOTHING),
                 )
             )  # fmt: skip
             for number, node, allocation, usage, outcome in call.attempts:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from .collect import ReportData, collect
+from .collect import collect
 from .page import render
+from .rows import ReportData
 
 __all__ = ["ReportData", "collect", "render", "write"]
 

@@ -6,13 +6,13 @@ import math
 import sqlite3
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import median
 
 from ..errors import RecordError
 from ..record import connect_to_read
+from .rows import CategoryRow, FailureRow, FeatureRow, LossRow, NodeLine, ReportData, RunFacts
 from .timeline import Timeline
 
 # Points of a timeline: more than a screen shows apart.
@@ -24,49 +24,6 @@ MOST_NODES = 24
 MOST_FAILURES = 40
 
 _BARS = 24
-
-
-@dataclass(frozen=True, slots=True)
-class RunFacts:
-    """One run: the columns of ``run`` that people read."""
-
-    run: int
-    began: float
-    ended: float
-    closed: bool
-    host: str
-    program: str
-    afarm: str
-    python: str
-    sizer: str
-    waiting: int
-    running: int
-    returned: int
-    failed: int
-    cancelled: int
-    recalled: int
-    evictions: int
-    unrecorded: int
-
-    @property
-    def seconds(self) -> float:
-        """From opening to closing, or to the last sign of life."""
-        return max(0.0, self.ended - self.began)
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLine:
-    """How full a node was over time: shares of its capacity, 0 to 1 and, by mistake, more."""
-
-    name: str
-    kind: str
-    cores: float
-    memory: int
-    attempts: int
-    cores_allocated: Sequence[float]
-    cores_used: Sequence[float]
-    memory_allocated: Sequence[float]
-    memory_used: Sequence[float]
 
 
 @dataclass(slots=True)
@@ -82,6 +39,7 @@ class _Gathered:
     attempts: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     lost_time: float = 0.0
+    sized_by: FeatureRow | None = None
 
     def merge(self, other: _Gathered) -> None:
         """Add another category's."""
@@ -94,82 +52,6 @@ class _Gathered:
         self.attempts += other.attempts
         self.outcomes += other.outcomes
         self.lost_time += other.lost_time
-
-
-@dataclass(frozen=True, slots=True)
-class CategoryRow:
-    """What the calls of one category used.
-
-    Attributes:
-        name: Of the category.
-        outcomes: Calls by outcome.
-        attempts: How many were measured.
-        wall_total: Seconds of all attempts.
-        wall_median: Seconds of one.
-        wall_max: Seconds of the longest.
-        cpu: Seconds of CPU of all.
-        memory_median: Peak bytes of one.
-        memory_max: The largest peak.
-        allocated_median: Bytes allocated to one; ``None`` if none had a limit.
-        efficiency: Memory used over allocated, weighted by time.
-        histogram: How many attempts had their peak in each equal step from 0 to ``scale``.
-        scale: Bytes at the end of the histogram.
-    """
-
-    name: str
-    outcomes: Counter[str]
-    attempts: int
-    wall_total: float
-    wall_median: float
-    wall_max: float
-    cpu: float
-    memory_median: float
-    memory_max: float
-    allocated_median: float | None
-    efficiency: float | None
-    histogram: Sequence[int]
-    scale: float
-
-    @property
-    def calls(self) -> int:
-        """All calls that are over."""
-        return sum(self.outcomes.values())
-
-
-@dataclass(frozen=True, slots=True)
-class FailureRow:
-    """Calls that failed in one way."""
-
-    category: str
-    error: str
-    calls: int
-    first: int
-
-
-@dataclass(frozen=True, slots=True)
-class LossRow:
-    """Attempts that did not return, of one outcome on one node."""
-
-    outcome: str
-    node: str
-    attempts: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class ReportData:
-    """All that a report shows."""
-
-    run: RunFacts
-    runs: int
-    nodes: Sequence[NodeLine]
-    categories: Sequence[CategoryRow]
-    failures: Sequence[FailureRow]
-    losses: Sequence[LossRow]
-    cpu: float
-    lost_time: float
-    efficiency: float | None
-    attempts: int
 
 
 def collect(path: Path, run: int | None = None) -> ReportData:
@@ -245,6 +127,8 @@ def _collect(connection: sqlite3.Connection, path: Path, run: int | None) -> Rep
         outcomes[name][outcome] += count
     for name, counted in outcomes.items():
         gathered[name].outcomes = counted
+    for name, told in _features(connection, facts.run).items():
+        gathered[name].sized_by = told
     facts = _up_to_date(facts, sum(outcomes.values(), Counter()))
     whole = _Gathered()
     for each in gathered.values():
@@ -376,7 +260,22 @@ def _category_row(name: str, each: _Gathered) -> CategoryRow:
         efficiency=each.used_area / each.allocated_area if each.allocated_area else None,
         histogram=histogram,
         scale=scale,
+        sized_by=each.sized_by,
     )
+
+
+def _features(connection: sqlite3.Connection, run: int) -> dict[str, FeatureRow]:
+    """Return the feature by which most calls of a category were sized, by category."""
+    [known] = connection.execute(
+        "SELECT count(*) FROM sqlite_master WHERE name = 'features'"
+    ).fetchone()
+    if not known:  # written by an earlier version, and by none since
+        return {}
+    rows = connection.execute(
+        "SELECT category, feature, calls, least, most FROM features WHERE run = ? ORDER BY calls",
+        (run,),
+    )
+    return {category: FeatureRow(*told) for category, *told in rows}
 
 
 def _failures(connection: sqlite3.Connection, run: int) -> list[FailureRow]:

@@ -10,7 +10,7 @@ from string import Template
 from ..resources import format_bytes
 from ..words import count, duration, percent
 from .charts import area_chart, histogram
-from .collect import CategoryRow, FailureRow, LossRow, NodeLine, ReportData
+from .rows import CategoryRow, FailureRow, FeatureRow, LossRow, NodeLine, ReportData
 from .style import STYLE
 
 _PAGE = Template("""<!doctype html>
@@ -140,6 +140,8 @@ def _mean(shares: Sequence[float]) -> str:
     return percent(sum(shares) / len(shares)) if shares else "nothing"
 
 
+_NAME = 60  # characters of a feature's name
+
 _CATEGORY_HEADS = (
     "category",
     "calls",
@@ -153,6 +155,7 @@ _CATEGORY_HEADS = (
     "peak",
     "allocated, median",
     "used of it",
+    "memory by",
     "peaks of the attempts",
 )
 
@@ -174,6 +177,7 @@ def _categories(rows: Sequence[CategoryRow]) -> str:
             format_bytes(row.memory_max),
             "-" if row.allocated_median is None else format_bytes(row.allocated_median),
             "-" if row.efficiency is None else percent(row.efficiency),
+            _sized_by(row.sized_by),
             _distribution(row),
         )
         for row in rows
@@ -182,7 +186,19 @@ def _categories(rows: Sequence[CategoryRow]) -> str:
         "<p>In the last column each bar is a step of memory, from nothing to the largest, and the "
         "line the median allocation.</p>"
     )
-    return f"<section><h2>Categories</h2>{_table(_CATEGORY_HEADS, body)}{note}</section>"
+    table = _table(_CATEGORY_HEADS, body, text=(0, 12))
+    return f"<section><h2>Categories</h2>{table}{note}</section>"
+
+
+def _sized_by(feature: FeatureRow | None) -> str:
+    """Return what of the arguments sizes follow from: ``size(table): 2.0 MiB to 3.1 GiB``."""
+    if feature is None:
+        return ""
+    name = feature.name if len(feature.name) <= _NAME else feature.name[: _NAME - 1] + "…"
+    show = format_bytes if name.startswith("size(") else "{:.6g}".format
+    least, most = show(feature.least), show(feature.most)
+    values = least if least == most else f"{least} to {most}"
+    return f"{escape(name)}<br><small>{values}, {count(feature.calls, 'call')}</small>"
 
 
 def _distribution(row: CategoryRow) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from concurrent.futures import Future
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -37,10 +39,15 @@ def allocated(invocation: afarm.Invocation[int]) -> int:
 
 @pytest.mark.slow
 @pytest.mark.integration
-async def test_a_call_is_sized_by_the_argument_that_its_memory_follows(nothing_left: None) -> None:
+async def test_a_call_is_sized_by_the_argument_that_its_memory_follows(
+    nothing_left: None, tmp_path: Path
+) -> None:
     node = afarm.LocalNode(cores=4, memory="8 GiB")
-    async with afarm.Farm([node], progress=False, isolation="fork") as farm:
-        for mebibytes in (10, 400, 40, 20, 200, 80, 30, 300, 120, 60, 250, 160):
+    record = tmp_path / "farm.db"
+    async with afarm.Farm([node], progress=False, isolation="fork", record=record) as farm:
+        first = farm.submit(take, 10)
+        await first
+        for mebibytes in (400, 40, 20, 200, 80, 30, 300, 120, 60, 250, 160):
             await farm.submit(take, mebibytes, seed=mebibytes * 7919 % 13)
         small = farm.submit(take, 15, seed=1)
         large = farm.submit(take, mebibytes=350, seed=1)  # neither was seen before
@@ -49,6 +56,11 @@ async def test_a_call_is_sized_by_the_argument_that_its_memory_follows(nothing_l
         assert allocated(small) < 200 * MIB
         await until(lambda: farm.explain(large).state == "done")
         assert "memory by its mebibytes = 350" in str(farm.explain(large))
+        assert "memory by" not in str(farm.explain(first)), "nothing was known then"
+    with closing(sqlite3.connect(record)) as connection:
+        calls = connection.execute("SELECT sized_by, sized_from FROM invocation ORDER BY number")
+        assert calls.fetchone() == (None, None)
+        assert ("mebibytes", 350.0) in calls.fetchall()
 
 
 @pytest.fixture

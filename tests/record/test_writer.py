@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ def test_what_sqlite_has_no_type_for_is_kept_as_text(
 
 
 def test_every_view_can_be_read(path: Path, opened: Writer) -> None:
-    opened.call(entry(1, error=ValueError("no")))
+    opened.call(replace(entry(1, error=ValueError("no")), sized_by=("n", 5.0)))
     opened.put(Snapshot(1501.0, {"waiting": 3}, [node()], [], keep=True))
     opened.result(ResultEntry("key", "work", 1500.0, 3, [3], b"abc", None, "digest"))
     opened.close()
@@ -338,6 +339,9 @@ def test_columns_that_are_new_are_added_to_an_old_record(path: Path, opened: Wri
     with sqlite3.connect(path) as other:
         other.execute("DROP VIEW attempts")
         other.execute("ALTER TABLE attempt DROP COLUMN used_threads")
+        other.execute("DROP VIEW invocations")
+        other.execute("DROP VIEW features")
+        other.execute("ALTER TABLE invocation DROP COLUMN sized_from")
     other.close()
     later = Writer(path, RUN)
     later.open()
@@ -345,6 +349,23 @@ def test_columns_that_are_new_are_added_to_an_old_record(path: Path, opened: Wri
     later.close()
     found = query(path, "SELECT used_threads AS threads FROM attempt ORDER BY run")
     assert [row["threads"] for row in found] == [None, 1]
+    assert query(path, "SELECT sized_from FROM invocations WHERE sized_from IS NOT NULL") == []
+
+
+def test_it_is_kept_what_of_its_arguments_a_call_was_sized_by(path: Path, opened: Writer) -> None:
+    for number, size in enumerate((300.0, 100.0, 200.0), 1):
+        opened.call(replace(entry(number), sized_by=("size(table)", size)))
+    opened.call(replace(entry(4), sized_by=("n", 5.0)))
+    opened.call(entry(5))
+    opened.close()
+    calls = query(path, "SELECT sized_by, sized_from FROM invocations ORDER BY number")
+    assert calls[0] == {"sized_by": "size(table)", "sized_from": 300.0}
+    assert calls[4] == {"sized_by": None, "sized_from": None}
+    assert query(path, "SELECT * FROM features ORDER BY calls DESC") == [
+        {"run": 1, "category": "work", "feature": "size(table)", "calls": 3,
+         "least": 100.0, "most": 300.0},
+        {"run": 1, "category": "work", "feature": "n", "calls": 1, "least": 5.0, "most": 5.0},
+    ]  # fmt: skip
 
 
 # --- what was learned

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sqlite3
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -121,6 +123,29 @@ def test_how_full_a_node_was_is_an_average_over_time(path: Path) -> None:
     assert line.cores_used[quarter + 1] == pytest.approx(0.5)
     assert line.memory_allocated[quarter + 1] == pytest.approx(1.0)
     assert line.memory_used[quarter + 1] == pytest.approx(0.5)
+
+
+def test_it_is_told_what_of_the_arguments_sizes_were_predicted_from(path: Path) -> None:
+    sized = [replace(call(n), sized_by=("size(<t>)", n * 1024.0 * MIB)) for n in (1, 2, 3)]
+    other = replace(call(4), sized_by=("rows", 7.0))
+    lengthy = replace(call(5, "long"), sized_by=("n" * 500, 20.0))
+    write(path, *sized, other, lengthy, call(6, "nothing known"))
+    page = page_of(path)
+    assert "size(&lt;t&gt;)<br><small>1.0 GiB to 3.0 GiB, 3 calls" in page
+    assert f"{'n' * 59}…<br><small>20, 1 call<" in page
+    told = {row.name: row.sized_by for row in report.collect(path).categories}
+    assert told["nothing known"] is None
+
+
+def test_a_record_of_a_version_that_kept_no_features_is_read(path: Path) -> None:
+    write(path, call(1))
+    with sqlite3.connect(path) as other:
+        for view in ("features", "invocations"):
+            other.execute(f"DROP VIEW {view}")
+        for column in ("sized_by", "sized_from"):
+            other.execute(f"ALTER TABLE invocation DROP COLUMN {column}")
+    other.close()
+    assert "work" in page_of(path)
 
 
 def test_a_report_is_bounded_whatever_ran(path: Path) -> None:
