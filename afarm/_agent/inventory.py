@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 
 from .cache import StoreError, claim, default_root, explain
-from .leases import in_use, remove_leftovers, remove_unused
+from .leases import in_use, remove_failed_installs, remove_leftovers, remove_unused
 
 # In front of the answer: anything may have been printed before it.
 MARK = "afarm-cache:"
@@ -57,9 +57,9 @@ def clear(root: str) -> dict[str, int]:
             removed += 1
         else:
             kept += 1
-    for _, folder in _FOLDERS:
-        if os.path.isdir(os.path.join(root, folder)):
-            remove_leftovers(os.path.join(root, folder))
+    for folder in ("environments", "store"):
+        remove_leftovers(os.path.join(root, folder))
+    remove_failed_installs(root)
     return {"removed": removed, "kept": kept, "freed": max(0, before - _bytes_below(root))}
 
 

@@ -13,8 +13,13 @@ import contextlib
 import errno
 import fcntl
 import os
+import time
 
 from .build import base_interpreter, remove_tree
+from .cache import StoreError
+
+# An interpreter is packed in 15 MB: of one of which nothing has come for so long (s), nothing will.
+_FAILED = 3600.0
 
 
 def open_shared(path: str) -> int | None:
@@ -32,10 +37,17 @@ def open_shared(path: str) -> int | None:
 
 
 def hold_interpreter(root: str) -> None:
-    """Keep the interpreter that runs this process, if it lies in the cache, until it ends."""
+    """Keep the interpreter that runs this process, if it lies in the cache, until it ends.
+
+    Raises:
+        StoreError: If it was removed since this process was started.
+    """
     place, _, _ = base_interpreter().rpartition("/bin/")
-    if os.path.dirname(place) == os.path.join(root, "interpreters") and open_shared(place):
-        os.utime(place)  # who used it last
+    if os.path.dirname(place) != os.path.join(root, "interpreters"):
+        return
+    if open_shared(place) is None:
+        raise StoreError(f"{place} was removed while it was started, to make room; try again")
+    os.utime(place)  # who used it last
 
 
 def make_hidden(path: str) -> tuple[str, int]:
@@ -57,13 +69,37 @@ def make_hidden(path: str) -> tuple[str, int]:
 
 def remove_leftovers(parent: str) -> None:
     """Remove the hidden folders of processes that are gone."""
-    with os.scandir(parent) as entries:
-        hidden = [entry.path for entry in entries if entry.name.startswith(".")]
-    for folder in hidden:
-        lock = _lock_exclusively(folder)
-        if lock is not None:
-            remove_tree(folder)
-            os.close(lock)
+    for folder in _hidden_in(parent):
+        _remove_leftover(folder)
+
+
+def remove_failed_installs(root: str) -> None:
+    """Remove interpreters that have not arrived, and will not.
+
+    The shell that receives one has no locks; while it does, a file at the top grows.
+    """
+    for folder in _hidden_in(os.path.join(root, "interpreters")):
+        changed = 0.0
+        for path in (folder, os.path.join(folder, "packed")):
+            with contextlib.suppress(FileNotFoundError):
+                changed = max(changed, os.stat(path).st_mtime)
+        if time.time() - changed > _FAILED:
+            _remove_leftover(folder)
+
+
+def _hidden_in(parent: str) -> list[str]:
+    try:
+        names = os.listdir(parent)
+    except FileNotFoundError:
+        return []
+    return [os.path.join(parent, name) for name in names if name.startswith(".")]
+
+
+def _remove_leftover(folder: str) -> None:
+    lock = _lock_exclusively(folder)
+    if lock is not None:
+        remove_tree(folder)
+        os.close(lock)
 
 
 def remove_unused(path: str) -> bool:

@@ -2,6 +2,7 @@
 
     ROOT/store/DIGEST/          one bundle: site-packages/, prefix/ or source/, and notes of sizes
     ROOT/environments/NAME/     a virtual environment of hard links into the store
+    ROOT/interpreters/DIGEST/   an interpreter that was sent before the agent was
 
 Everything is made in a hidden folder beside its place and renamed when it is whole, so
 that a crash leaves nothing half-written in use. What a store has touched it holds by a
@@ -14,7 +15,6 @@ import contextlib
 import errno
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Collection, Iterator, Sequence
 
@@ -28,14 +28,15 @@ from .build import (
 )
 from .cache import StoreError, claim, explain, free, why_not_to_ship
 from .leases import (
-    in_use,
     lock_if_possible,
     make_hidden,
     open_shared,
+    remove_failed_installs,
     remove_leftovers,
-    remove_unused,
     set_aside,
 )
+from .notes import read_note, write_note
+from .room import make_room
 from .unpack import Unpacker, UnpackError
 
 DEFAULT_CAP = 10 << 30
@@ -74,6 +75,7 @@ class Store:
             for folder in (self._bundles, self._environments):
                 os.makedirs(folder, mode=0o700, exist_ok=True)
                 remove_leftovers(folder)
+            remove_failed_installs(root)
             self.trim()
         if problem := why_not_to_ship(root):
             raise StoreError(problem)
@@ -106,7 +108,7 @@ class Store:
     def files(self, digest: str) -> dict[str, str]:
         """Return where each file of a bundle lies that is there, compiled ones included."""
         path = self.bundle_path(digest)
-        sizes = _read_json(path, "files.json")
+        sizes = read_note(path, "files.json")
         return {name: os.path.join(path, name) for name in sizes} if isinstance(sizes, dict) else {}
 
     def bundle_path(self, digest: str) -> str:
@@ -165,7 +167,7 @@ class Store:
             folder, lock = make_hidden(path)
             try:
                 notes = build_environment(folder, path, stores)
-                _write_json(folder, "bundles.json", list(bundles))
+                write_note(folder, "bundles.json", list(bundles))
                 make_read_only(folder)
                 self.publish(folder, path, lock)
             except BaseException:
@@ -194,24 +196,12 @@ class Store:
         self._leases[path] = lock
 
     def trim(self, room: int = 0) -> None:
-        """Remove bundles used least recently, until there is room below the cap and on the disk.
+        """Remove what was used least recently, until so many bytes more find room.
 
-        Args:
-            room: Bytes that are to be written next.
+        Raises:
+            OSError: As `make_room`.
         """
-        found = sorted(_listed(self._bundles))
-        total = sum(size for _, _, size in found)
-        for _, name, size in found:
-            if total + room <= self._cap and free(self.root) >= room:
-                return
-            path = os.path.join(self._bundles, name)
-            if path in self._leases or in_use(path):
-                continue
-            # Links keep the bytes of a bundle: the environments made of it go with it.
-            for environment in _environments_with(self._environments, name):
-                remove_unused(os.path.join(self._environments, environment))
-            if remove_unused(path):
-                total -= size
+        make_room(self.root, self._cap, room, self._leases)
 
     def _hold(self, path: str) -> bool:
         if path in self._leases:
@@ -341,54 +331,16 @@ def _write_manifest(folder: str) -> None:
             status = os.lstat(path)
             sizes[os.path.relpath(path, folder)] = status.st_size
             blocks += status.st_blocks
-    _write_json(folder, "files.json", sizes)
-    _write_json(folder, "size.json", blocks * 512)
+    write_note(folder, "files.json", sizes)
+    write_note(folder, "size.json", blocks * 512)
 
 
 def _is_whole(folder: str) -> bool:
     """Return whether every file of a bundle is there with its size (3 us for each)."""
-    sizes = _read_json(folder, "files.json")
+    sizes = read_note(folder, "files.json")
     if not isinstance(sizes, dict):
         return False
     try:
         return all(os.lstat(os.path.join(folder, name)).st_size == sizes[name] for name in sizes)
     except FileNotFoundError:
         return False
-
-
-def _write_json(folder: str, name: str, content: object) -> None:
-    path = os.path.join(folder, name)
-    with open(path, "w") as file:
-        json.dump(content, file)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(path, 0o444)
-
-
-def _read_json(folder: str, name: str) -> object:
-    try:
-        with open(os.path.join(folder, name)) as file:
-            return json.load(file)
-    except (OSError, ValueError):
-        return None  # being removed, or cut off when the machine went down
-
-
-def _listed(parent: str) -> Iterator[tuple[float, str, int]]:
-    """Yield when each bundle was last used, its name and its size."""
-    with os.scandir(parent) as entries:
-        for entry in entries:
-            if not entry.name.startswith("."):
-                size = _read_json(entry.path, "size.json")
-                with contextlib.suppress(FileNotFoundError):
-                    yield entry.stat().st_mtime, entry.name, size if isinstance(size, int) else 0
-
-
-def _environments_with(parent: str, bundle: str) -> list[str]:
-    with os.scandir(parent) as entries:
-        names = [entry.name for entry in entries if not entry.name.startswith(".")]
-    found = []
-    for name in names:
-        bundles = _read_json(os.path.join(parent, name), "bundles.json")
-        if isinstance(bundles, list) and bundle in bundles:
-            found.append(name)
-    return found

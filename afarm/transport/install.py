@@ -102,14 +102,14 @@ with tarfile.open("packed", "r:gz") as archive:
 
 # The interpreter that was sent puts itself in its place: what it writes is valid nowhere else.
 _FINISH = """
-import hashlib, importlib.util, os, py_compile, sys
+import hashlib, importlib.util, json, os, py_compile, sys
 made, place, sha256 = sys.argv[1:]
 packed = os.path.join(made, "packed")
 with open(packed, "rb") as file:
     if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
         sys.exit("it did not arrive as it was sent")
 os.unlink(packed)
-for parent, _, names in os.walk(made, topdown=False):
+for parent, _, names in os.walk(made):
     for name in names:
         path = os.path.join(parent, name)
         compiled = importlib.util.cache_from_source(path) if name.endswith(".py") else path
@@ -119,6 +119,13 @@ for parent, _, names in os.walk(made, topdown=False):
                 py_compile.compile(path, compiled, doraise=True, invalidation_mode=mode)
             except py_compile.PyCompileError:
                 pass
+blocks = 0
+for parent, _, names in os.walk(made):
+    blocks += sum(os.lstat(os.path.join(parent, name)).st_blocks for name in names)
+# What it takes of the cache, as bundles say it.
+with open(os.path.join(made, "size.json"), "w") as file:
+    json.dump(blocks * 512, file)
+for parent, _, _ in os.walk(made, topdown=False):
     os.chmod(parent, 0o555)
 # Its name may outlive a power cut that its content does not.
 os.sync()

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from afarm._agent import build, store
+from afarm._agent import build, leases, store
 from afarm._agent.build import remove_tree
 from afarm._agent.cache import StoreError, default_root, explain
+from afarm._agent.leases import open_shared
 from afarm._agent.store import Store
 from tests.agent.made_up_bundles import PACKAGE, bundle, put, run
 
@@ -253,6 +254,62 @@ def test_what_was_used_least_recently_goes_first_and_what_is_held_stays(root: st
     assert not third.has(digests[2])
     second.close()
     third.close()
+
+
+def put_interpreter(root: str, name: str, size: int, used: float) -> Path:
+    """Lay down what an interpreter is to the cache: a folder that says how large it is."""
+    folder = Path(root, "interpreters", name)
+    (folder / "bin").mkdir(parents=True)
+    (folder / "size.json").write_text(str(size))
+    os.utime(folder, (used, used))
+    return folder
+
+
+def test_interpreters_count_and_go_as_bundles_do(root: str) -> None:
+    first = Store(root)
+    bundles = [put(first, {f"source/m{n}.txt": "x" * 300_000}) for n in range(2)]
+    first.close()
+    for used, digest in ((1000, bundles[0]), (3000, bundles[1])):
+        os.utime(first.bundle_path(digest), (used, used))
+    old = put_interpreter(root, "old", 50 << 20, 2000)
+    in_use = put_interpreter(root, "in use", 50 << 20, 500)
+    lease = open_shared(str(in_use))
+
+    Store(root, cap=200 << 20).close()
+    assert old.exists()
+
+    # Without both the oldest bundle and the interpreter that nobody uses, all find room.
+    second = Store(root, cap=(50 << 20) + 400_000)
+    assert not second.has(bundles[0])
+    assert not old.exists()
+    assert in_use.exists()
+    assert second.has(bundles[1])
+    second.close()
+    assert lease is not None
+    os.close(lease)
+
+
+def test_an_interpreter_that_will_not_arrive_any_more_is_removed(root: str) -> None:
+    arriving, failed = (put_interpreter(root, name, 0, 1000) for name in (".a.17", ".b.18"))
+    (failed / "packed").write_bytes(b"x")
+    (arriving / "packed").write_bytes(b"x")
+    os.utime(arriving, (1000, 1000))
+    for path in (failed / "packed", failed):
+        os.utime(path, (1000, 1000))
+
+    Store(root).close()
+
+    assert arriving.exists()
+    assert not failed.exists()
+
+
+def test_an_interpreter_that_is_gone_is_not_held(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = os.path.join(root, "interpreters", "gone", "bin", "python3")
+    monkeypatch.setattr(leases, "base_interpreter", lambda: program)
+    with pytest.raises(StoreError, match="was removed while it was started"):
+        leases.hold_interpreter(root)
 
 
 def test_room_is_made_before_a_bundle_is_written(root: str) -> None:

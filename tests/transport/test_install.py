@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -114,8 +115,10 @@ def test_an_interpreter_is_sent_where_it_runs(machine: str, libc: str, why: str)
 class Node:
     """A script that keeps an interpreter, and what it is sent."""
 
-    def __init__(self, shell: list[str], root: Path, path: str, **changes: str) -> None:
-        self.packed = made_up()
+    def __init__(
+        self, shell: list[str], root: Path, path: str, packed: bytes, **changes: str
+    ) -> None:
+        self.packed = packed
         script = install.install_script(
             DIGEST,
             changes.get("sha256", hashlib.sha256(self.packed).hexdigest()),
@@ -155,10 +158,11 @@ class Node:
         return said, error
 
 
-def made_up() -> bytes:
+def made_up(**more: bytes) -> bytes:
     """Return a packed interpreter that is this one by another name."""
     stream = io.BytesIO()
     content = {
+        **more,
         PROGRAM: f'#!/bin/sh\nexec {sys.executable} "$@"\n'.encode(),
         "lib/some.py": b"x = 1\n",
     }
@@ -184,8 +188,8 @@ def root(tmp_path: Path) -> Iterator[Path]:
 
 @pytest.fixture
 def start(shell: list[str], root: Path) -> Start:
-    def start(path: str = "/usr/bin:/bin", **changes: str) -> Node:
-        return Node(shell, root, path, **changes)
+    def start(path: str = "/usr/bin:/bin", packed: bytes = b"", **changes: str) -> Node:
+        return Node(shell, root, path, packed or made_up(), **changes)
 
     return start
 
@@ -198,6 +202,17 @@ def test_an_interpreter_is_kept_and_not_asked_for_again(root: Path, start: Start
     assert kept.stat().st_mode & 0o777 == 0o555
     assert [path.suffix for path in (kept / "lib" / "__pycache__").iterdir()] == [".pyc"]
     assert start().talk()[0] == [install.GO, first[-1]]
+    files = [path for path in kept.rglob("*") if path.is_file() and path.name != "size.json"]
+    taken = sum(path.stat().st_blocks * 512 for path in files)
+    assert json.loads((kept / "size.json").read_text()) == taken
+
+
+def test_what_lacks_bytecode_beside_what_has_it_is_compiled(root: Path, start: Start) -> None:
+    packed = made_up(**{"lib/__pycache__/other.pyc": b""})
+    assert start(packed=packed).talk()[0][:2] == [install.SEND, install.GO]
+    cached = root / "interpreters" / DIGEST / "lib" / "__pycache__"
+    assert len(list(cached.iterdir())) == 2
+    assert cached.stat().st_mode & 0o777 == 0o555
 
 
 def test_two_at_once_end_with_one(root: Path, start: Start) -> None:

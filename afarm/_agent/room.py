@@ -1,0 +1,65 @@
+"""Room in a node's cache: what was used least recently goes, unless somebody holds it.
+
+Bundles count, and interpreters that were sent there. Environments are links into bundles, and
+go with the first of theirs that does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Container, Iterator
+
+from .cache import free
+from .leases import in_use, remove_unused
+from .notes import read_note
+
+
+def make_room(root: str, cap: int, room: int = 0, held: Container[str] = ()) -> None:
+    """Remove what was used least recently, until there is room below the cap and on the disk.
+
+    Args:
+        root: The folder of the cache.
+        cap: Bytes that bundles and interpreters may take.
+        room: Bytes that are to be written next.
+        held: Paths that the caller holds.
+
+    Raises:
+        OSError: If the cache cannot be read, or something cannot be removed.
+    """
+    bundles, interpreters = os.path.join(root, "store"), os.path.join(root, "interpreters")
+    found = sorted((*_listed(bundles), *_listed(interpreters)))
+    total = sum(size for _, _, size in found)
+    for _, path, size in found:
+        if total + room <= cap and free(root) >= room:
+            return
+        if path in held or in_use(path):
+            continue
+        # Links keep the bytes of a bundle: the environments made of it go with it.
+        for environment in _environments_with(root, path):
+            remove_unused(environment)
+        if remove_unused(path):
+            total -= size
+
+
+def _listed(parent: str) -> Iterator[tuple[float, str, int]]:
+    """Yield when each thing was last used, its path and its size."""
+    try:
+        entries = os.scandir(parent)
+    except FileNotFoundError:
+        return  # nothing of that kind has come yet
+    with entries:
+        for entry in entries:
+            if not entry.name.startswith("."):
+                size = read_note(entry.path, "size.json")
+                with contextlib.suppress(FileNotFoundError):
+                    yield entry.stat().st_mtime, entry.path, size if isinstance(size, int) else 0
+
+
+def _environments_with(root: str, path: str) -> list[str]:
+    """Return where the environments lie that a bundle is part of; an interpreter is of none."""
+    with os.scandir(os.path.join(root, "environments")) as entries:
+        places = [entry.path for entry in entries if not entry.name.startswith(".")]
+    bundles = {place: read_note(place, "bundles.json") for place in places}
+    name = os.path.basename(path)
+    return [place for place, of in bundles.items() if isinstance(of, list) and name in of]
