@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, cast
 
@@ -126,6 +126,7 @@ def answer(name: str, options: argparse.Namespace, arguments: list[str]) -> list
     figures = merge(measured)
     _print_answer(question, figures, list(left_out.values()), options.markdown)
     _write(name, options.rounds, machine, figures, list(left_out.values()))
+    _plot(name, question, figures)
     return figures
 
 
@@ -168,6 +169,16 @@ def _write(
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     print(f"\nwritten to {os.path.relpath(path)}")
+
+
+def _plot(name: str, question: Question, figures: Sequence[Figure]) -> None:
+    plots: Callable[[Sequence[Figure]], dict[str, str]] | None = getattr(question, "plots", None)
+    if plots is None or not figures:
+        return
+    for plot, svg in plots(figures).items():
+        path = RESULTS / f"{name}-{plot}.svg"
+        path.write_text(svg, encoding="utf-8")
+        print(f"drawn in {os.path.relpath(path)}")
 
 
 def _measure_apart(subject: str, arguments: list[str]) -> list[Figure] | LeftOut:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 
@@ -16,12 +16,15 @@ class Figure:
         metric: What: ``"calls/s"``, ``"p50"``.
         unit: ``"/s"``, ``"s"``, ``"B"``, ``"B/s"``, or empty for a plain count.
         values: One for each round.
+        part: Of which part of what was measured, where it is not all of it. Those are for plots,
+            and in no table.
     """
 
     subject: str
     metric: str
     unit: str
     values: tuple[float, ...]
+    part: str = ""
 
     @property
     def median(self) -> float:
@@ -38,12 +41,12 @@ class LeftOut:
 
 
 def merge(rounds: Iterable[Figure]) -> list[Figure]:
-    """Return one figure for each subject and metric, with the values of all rounds."""
-    merged: dict[tuple[str, str], Figure] = {}
+    """Return one figure for each subject, metric and part, with the values of all rounds."""
+    merged: dict[tuple[str, str, str], Figure] = {}
     for figure in rounds:
-        key = figure.subject, figure.metric
+        key = figure.subject, figure.metric, figure.part
         before = merged[key].values if key in merged else ()
-        merged[key] = Figure(figure.subject, figure.metric, figure.unit, before + figure.values)
+        merged[key] = replace(figure, values=before + figure.values)
     return list(merged.values())
 
 
@@ -75,6 +78,7 @@ def cell(figure: Figure) -> str:
 
 def rows(figures: Sequence[Figure]) -> tuple[list[str], list[list[str]]]:
     """Return the heads and rows of a table: a row for each subject, a column each metric."""
+    figures = [figure for figure in figures if not figure.part]
     metrics = list(dict.fromkeys(figure.metric for figure in figures))
     subjects = list(dict.fromkeys(figure.subject for figure in figures))
     cells = {(figure.subject, figure.metric): cell(figure) for figure in figures}

@@ -21,6 +21,7 @@ from typing import Any
 
 from .figures import Figure
 from .hosts import Hosts, hosts
+from .plots import bars
 from .question import CannotMeasure, aim, median_of
 from .workloads import Work, missing, plan
 
@@ -242,6 +243,20 @@ def _since(before: Any, after: Any) -> Any:
     return dataclasses.replace(
         after, **{name: getattr(after, name) - getattr(before, name) for name in counted}
     )
+
+
+def plots(figures: Sequence[Figure]) -> dict[str, str]:
+    """Draw how long it took, how full hosts were, and what was used of what was allocated."""
+    shown = {
+        "time": ("time", "seconds until the last call had ended", 1.0),
+        "efficiency": ("used of allocated", "memory used of memory allocated", 1.0),
+        "peak": ("peak of a host", f"most memory in use on a host of {_HOST // _MIB} MiB", _MIB),
+    }
+    return {
+        name: bars(title, {who: {metric: value / unit} for who, value in values.items()})
+        for name, (metric, title, unit) in shown.items()
+        if (values := {f.subject: f.median for f in figures if f.metric == metric})
+    }
 
 
 def conclude(figures: Sequence[Figure]) -> list[str]:

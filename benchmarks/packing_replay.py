@@ -31,6 +31,7 @@ from afarm.sizing import (
 )
 
 from .figures import Figure
+from .plots import Dot, bars, dots
 from .question import aim, median_of
 from .replay.farm import FARMS
 from .replay.simulation import Outcome, replay
@@ -81,6 +82,7 @@ SUBJECTS = {
 MAKESPAN, WORST = "makespan / oracle's", "worst"
 EFFICIENCY, LEAST = "efficiency", "least"
 REPEATED, UNFINISHED = "stopped, a call", "unfinished"
+UNUSED, LOST = "GB·h held unused", "GB·h lost in failures"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -131,8 +133,8 @@ def _play(subject: _Subject, calls: Sequence[Call], nodes: Sequence[Resources]) 
 
 def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
     """Replay every workload on every farm with one sizer."""
-    ratios, outcomes, counts = [], [], []
-    for calls in _workloads(options).values():
+    ratios, outcomes, counts, parts = [], [], [], []
+    for name, calls in _workloads(options).items():
         for farm in options.farms:
             nodes = FARMS[farm](calls)
             oracle = _play(SUBJECTS["oracle"], calls, nodes)
@@ -140,6 +142,9 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
             ratios.append(outcome.makespan / oracle.makespan)
             outcomes.append(outcome)
             counts.append(len(calls))
+            part = f"{name}, {farm}"
+            parts.append(Figure(subject, MAKESPAN, "", (ratios[-1],), part))
+            parts.append(Figure(subject, EFFICIENCY, "", (outcome.efficiency,), part))
     finished = [ratio for ratio in ratios if math.isfinite(ratio)]
     efficiencies = [outcome.efficiency for outcome in outcomes]
     again = sum(each.retries + each.evictions for each in outcomes)
@@ -153,12 +158,45 @@ def measure(subject: str, options: argparse.Namespace) -> list[Figure]:
         (EFFICIENCY, "", sum(efficiencies) / len(efficiencies)),
         (LEAST, "", min(efficiencies)),
         (REPEATED, "", again / sum(counts)),
-        ("GB·h held unused", "", over),
-        ("GB·h lost in failures", "", failed),
+        (UNUSED, "", over),
+        (LOST, "", failed),
         (UNFINISHED, "", float(len(ratios) - len(finished))),
         ("deciding, a call", "s", deciding),
     ]
-    return [Figure(subject, metric, unit, (value,)) for metric, unit, value in found]
+    return [*(Figure(subject, metric, unit, (value,)) for metric, unit, value in found), *parts]
+
+
+def plots(figures: Sequence[Figure]) -> dict[str, str]:
+    """Draw makespan and efficiency of each trace on each farm, and what was wasted."""
+    return {
+        "makespan": _dots(figures, MAKESPAN, "makespan, relative to an oracle's", True),
+        "efficiency": _dots(figures, EFFICIENCY, "memory used of memory set aside", False),
+        "waste": bars(
+            "memory set aside in vain, GB·h over all traces",
+            {
+                subject: {
+                    "held unused": max(0.0, median_of(figures, subject, UNUSED) or 0.0),
+                    "lost in failures": median_of(figures, subject, LOST) or 0.0,
+                }
+                for subject in dict.fromkeys(figure.subject for figure in figures)
+            },
+        ),
+    }
+
+
+def _dots(figures: Sequence[Figure], metric: str, title: str, logarithmic: bool) -> str:
+    rows: dict[str, list[Dot]] = {}
+    for figure in figures:
+        row = rows.setdefault(figure.subject, [])
+        if figure.metric == metric and figure.part:
+            trace, _, farm = figure.part.partition(", ")
+            row.append(Dot(trace, figure.median, farm))
+    means = {
+        subject: mean
+        for subject in rows
+        if (mean := median_of(figures, subject, metric)) is not None
+    }
+    return dots(f"{title}; line: mean", rows, means, logarithmic=logarithmic)
 
 
 def conclude(figures: Sequence[Figure]) -> list[str]:

@@ -14,7 +14,11 @@ class CannotMeasure(Exception):
 
 
 class Question(Protocol):
-    """What each benchmark module has. Measuring happens in a fresh process each time."""
+    """What each benchmark module has. Measuring happens in a fresh process each time.
+
+    One whose figures are better seen than read has besides ``plots(figures)``, which returns SVG
+    by the name that it is to have beside the figures.
+    """
 
     __doc__: str | None
 
@@ -42,6 +46,6 @@ def aim(name: str, value: float, wanted: float, *, at_most: bool = False, unit: 
 def median_of(figures: Sequence[Figure], subject: str, metric: str) -> float | None:
     """Return the median of one subject's metric, or ``None`` if it was left out."""
     for figure in figures:
-        if figure.subject == subject and figure.metric == metric:
+        if figure.subject == subject and figure.metric == metric and not figure.part:
             return figure.median
     return None
