@@ -11,6 +11,9 @@ script. The host process is never forked, since it may have threads: the call ru
 process below a small helper, which is kept for the next one and ends with its host. It is the
 agent of a local node, so that there is one monitor and not two; that is why this module stands
 above the farm's layers, though it needs no more than one node of them.
+
+Where there are no nodes (macOS, BSD) psutil looks at the calls instead: less exactly, see
+`afarm.polling` and what `Usage` says of each figure.
 """
 
 from __future__ import annotations
@@ -19,15 +22,18 @@ import asyncio
 import functools
 import inspect
 import os
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, cast
 
+from ._monitor.kernel import why_no_node
 from .payload.importing import importable
 from .resources import RESOURCE_NAMES, Resources, Usage, parse_bytes
 
 if TYPE_CHECKING:
     from .executor import CallFuture, Executor
+    from .polling import PolledFuture
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -73,14 +79,23 @@ _helper = _Helper()
 os.register_at_fork(after_in_child=_helper.after_fork)
 
 
+def _polls() -> bool:
+    """Return whether calls are to be polled here: no agent runs on this platform."""
+    return bool(why_no_node(sys.platform))
+
+
 def _begin(
     fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], limits: Resources | None
-) -> CallFuture[T]:
+) -> CallFuture[T] | PolledFuture[T]:
     if not callable(fn):
         raise TypeError(f"a function is needed, not {fn!r}")
     stated = {name: getattr(limits, name) for name in RESOURCE_NAMES} if limits else {}
     # The numerical libraries of the call may start as many threads.
     stated["cores"] = stated.get("cores") or os.cpu_count() or 1
+    if _polls():
+        from .polling import begin
+
+        return begin(fn, args, kwargs, stated)
     view = _helper.executor().options(**stated)
     return cast("CallFuture[T]", view.submit(fn, *args, **kwargs))
 
@@ -125,7 +140,7 @@ def run_sync(
     return result, _measured(future)
 
 
-def _measured(future: CallFuture[Any]) -> Usage:
+def _measured(future: CallFuture[Any] | PolledFuture[Any]) -> Usage:
     usage = future.usage
     assert usage is not None  # it has returned
     return usage
@@ -164,7 +179,7 @@ class Monitored(Generic[P, T]):
             self.last_usage = future.usage
 
     async def _wait(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        future: CallFuture[Any] = _begin(self._fn, args, kwargs, self.limits)
+        future = _begin(self._fn, args, kwargs, self.limits)
         try:
             return await asyncio.wrap_future(future)
         finally:

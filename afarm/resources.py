@@ -120,6 +120,7 @@ class Source(IntFlag):
     WATCH = 2
     TREE = 4
     TRACE = 8
+    POLL = 16
     NO_MARK = 1 << 8
     NO_COUNTERS = 1 << 9
     CUT_SHORT = 1 << 10
@@ -131,6 +132,7 @@ _SOURCES = {
     Source.WATCH: "looks from outside",
     Source.TREE: "looks at its descendants",
     Source.TRACE: "the kernel's marks of each descendant, read at its end",
+    Source.POLL: "looks through psutil, mapped files included",
 }
 
 _FAULTS = {

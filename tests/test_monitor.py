@@ -1,4 +1,4 @@
-"""The function monitor alone, in programs that have no farm."""
+"""The function monitor alone, in programs that have no farm; as on Linux, and as elsewhere."""
 
 from __future__ import annotations
 
@@ -22,6 +22,14 @@ from tests.farm import functions as do
 pytestmark = [pytest.mark.slow, pytest.mark.integration]
 
 MIB = 1 << 20
+
+
+@pytest.fixture(params=["kernel", "psutil"], autouse=True)
+def tier(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Who looks at calls: an agent, or psutil, as where there is none."""
+    if request.param == "psutil":
+        monkeypatch.setattr(afarm.monitor, "_polls", lambda: True)
+    return str(request.param)
 
 
 def take(mebibytes: int, seconds: float = 0.0) -> int:
@@ -145,10 +153,11 @@ def test_what_cannot_be_pickled_is_named() -> None:
         afarm.monitor.run_sync(7)  # type: ignore[arg-type]
 
 
-def test_the_helper_ends_with_its_host(tmp_path: Path) -> None:
+def test_the_helper_ends_with_its_host(tmp_path: Path, tier: str) -> None:
     script = tmp_path / "host.py"
     script.write_text(
         "import afarm, os, time\n"
+        f"afarm.monitor._polls = lambda: {tier == 'psutil'}\n"
         "afarm.monitor.run_sync(len, '')\n"
         "print('ready', flush=True)\n"
         "afarm.monitor.run_sync(time.sleep, 600)\n"
@@ -156,8 +165,11 @@ def test_the_helper_ends_with_its_host(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as host:
         assert host.stdout is not None
         assert host.stdout.readline() == "ready\n"
-        below = psutil.Process(host.pid).children(recursive=True)
-        assert below
-        os.kill(host.pid, signal.SIGKILL)
+        try:
+            until = time.monotonic() + 10
+            while not (below := psutil.Process(host.pid).children(recursive=True)):
+                assert time.monotonic() < until
+        finally:
+            os.kill(host.pid, signal.SIGKILL)
     _, alive = psutil.wait_procs(below, timeout=10)
     assert not alive

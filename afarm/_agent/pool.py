@@ -28,6 +28,7 @@ from .loop import Loop
 from .spawn import spawn
 from .system import put_first
 from .template import Plan
+from .variables import variables_for
 
 # What a worker may send: results of the farm's protocol, and what else it has to say.
 _FROM_WORKER = frozenset({67, 68, 69, Missing.kind, internal.Imported.kind})
@@ -41,27 +42,6 @@ _MOST_IMPORTED = 2000
 
 # The end of what a template printed, for when it does not come up.
 _NOISE = 4096
-
-# Variables that say how many threads or processes a library may start. Each is read when it
-# is loaded; all calls of a template have as many cores.
-_THREADS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMEXPR_NUM_THREADS",
-    "VECLIB_MAXIMUM_THREADS",
-    "BLIS_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "RAYON_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "NUMEXPR_MAX_THREADS",  # above 8 (16 since 2.10) `NUMEXPR_NUM_THREADS` is refused without
-    "LOKY_MAX_CPU_COUNT",  # what joblib, and so scikit-learn, makes of n_jobs=-1
-)
-
-# Variables of the agent's own start that no template is to inherit.
-_SCRUBBED = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONOPTIMIZE",
-             "PYTHONSAFEPATH", "PYTHONUSERBASE", "PYTHONWARNINGS", "PYTHONUNBUFFERED",
-             "__PYVENV_LAUNCHER__")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -460,7 +440,7 @@ class Pool:
         line, program = package.__first_line__, package.__bootstrap__
         argv = [recipe.executable, "-s", "-P", "-c", line, "template"]
         inherited = {**os.environ, **self._variables}
-        environment = _environment(inherited, key.threads, self._hash_seed)
+        environment = variables_for(inherited, key.threads, self._hash_seed)
         if not recipe.path:
             put_first(environment, os.path.dirname(recipe.executable))
         pid = spawn(argv, environment, (theirs.fileno(), their_noise, their_noise))
@@ -568,15 +548,3 @@ class Pool:
 
     def _is_busy(self, template: Template) -> bool:
         return any(self._slots[number].attempt is not None for number in template.slots)
-
-
-def _environment(inherited: Mapping[str, str], threads: int, hash_seed: int) -> dict[str, str]:
-    """Return the environment variables of a template."""
-    made = {k: v for k, v in inherited.items() if k not in _SCRUBBED}
-    made.update(dict.fromkeys(_THREADS, str(threads)))
-    made["PYTHONHASHSEED"] = str(hash_seed)
-    # glibc gives each thread an arena of 64 MB of addresses; two are enough for workers
-    # that mostly run one thread, and what is freed shows in the measurement.
-    made["MALLOC_ARENA_MAX"] = "2"
-    made["MALLOC_TRIM_THRESHOLD_"] = str(1 << 20)
-    return made

@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib.machinery
-import io
 import json
 import os
 import signal
 import socket
 import sys
-import types
 from dataclasses import dataclass, field
 
 from .._monitor.proc import read_status
@@ -25,6 +23,7 @@ from .._wire.messages import Ended, Message, Run, decode, encode
 from . import internal, system
 from .arrival import Arrival
 from .hook import hook
+from .ordinary import become_ordinary
 from .page import Page
 from .supervisor import Place, Supervisor
 
@@ -212,23 +211,5 @@ def main(leftover: bytes = b"") -> None:
     system.die_with_parent(signal.SIGTERM, os.getppid())
     os.setpgid(0, 0)
     sock = system.move_socket_high(socket.socket(fileno=0))
-    null = os.open(os.devnull, os.O_RDONLY)
-    if null != 0:
-        os.dup2(null, 0)
-        os.close(null)
-    sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(0, closefd=False)), encoding="utf-8")
-    for name, descriptor in (("stdout", 1), ("stderr", 2)):
-        setattr(sys, name, _text(descriptor))
-        setattr(sys, f"__{name}__", getattr(sys, name))
-    # What functions see as `__main__` has nothing of ours in it.
-    sys.modules["__main__"] = types.ModuleType("__main__")
-    sys.argv[:] = [""]
+    become_ordinary()
     Template(sock, leftover).run()
-
-
-def _text(descriptor: int) -> io.TextIOWrapper:
-    """Return a text stream that passes on each line, and never fails for its encoding."""
-    raw = io.FileIO(descriptor, "w", closefd=False)
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True
-    )

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .._monitor.meter import Finding, Meter, Seen
 from .._wire.frames import Frame
@@ -53,6 +53,9 @@ from .spawning import Spawning
 from .streams import Stream, UnpicklableItem
 from .values import Disconnected, Values
 
+if TYPE_CHECKING:
+    from .._monitor.plain_meter import PlainMeter
+
 _NOTHING = Payload([], [])
 _TREE, _PRINTED, _LEAVING = int(Flag.TREE), int(Flag.PRINTED), int(Flag.LEAVING)
 
@@ -67,18 +70,19 @@ class Worker:
         blobs: The folder where the agent puts large blobs.
         name: Of the scratch directory.
         spawning: Tells the supervisor of processes that are about to be started.
+        meter: What measures calls.
     """
 
     def __init__(
         self, sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str,
-        spawning: Spawning,
+        spawning: Spawning, meter: Meter | PlainMeter,
     ) -> None:  # fmt: skip
         self._spawning = spawning
         self._inbox = Inbox(sock)
         self._slot = slot
         self._values = Values(self._inbox, blobs)
         self._scratch = Scratch(calls, name)
-        self._meter = Meter(system.move_high)
+        self._meter = meter
         self._state: restore.State | None = None
         self._sequence = 0
         self._seeded = False
@@ -365,13 +369,15 @@ def _flush_streams() -> None:
 
 
 def run_worker(
-    sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str, spawning: Spawning
-) -> None:
+    sock: socket.socket, slot: memoryview, calls: str, blobs: str, name: str, spawning: Spawning,
+    meter: PlainMeter | None = None,
+) -> None:  # fmt: skip
     """Serve calls, then end this process. For the child of a fork: never returns."""
     code = 0
     try:
         signal.set_wakeup_fd(-1)
-        Worker(sock, slot, calls, blobs, name, spawning).serve()
+        meter_of_calls = meter or Meter(system.move_high)
+        Worker(sock, slot, calls, blobs, name, spawning, meter_of_calls).serve()
     except BaseException:  # the supervisor must not go on in this process, whatever happens
         code = 70
         with contextlib.suppress(Exception):

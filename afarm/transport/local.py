@@ -65,7 +65,9 @@ class LocalNode:
     ) -> Connection:
         """Start the agent; see `base.Node.connect`."""
         if why_not := why_no_node(sys.platform):
-            raise NodeError(f"node {self.name}: {why_not}", node=self.name)
+            raise NodeError(
+                f"node {self.name}: {why_not}; afarm.monitor runs single calls here", node=self.name
+            )
         if not sys.executable:
             raise NodeError(
                 f"node {self.name}: this Python does not know its own executable (it is embedded"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -13,16 +12,7 @@ from afarm._monitor.kernel import why_no_node
 from afarm._wire import messages as m
 from afarm.transport import local
 from tests.agent.driver import Driver
-
-# What Python does not have elsewhere.
-LINUX_ALONE = (
-    ("fcntl", "F_SETPIPE_SZ"),
-    ("os", "memfd_create MFD_CLOEXEC pidfd_open sched_getaffinity posix_fadvise"),
-    ("resource", "prlimit"),
-    ("select", "epoll EPOLLIN"),
-    ("signal", "pidfd_send_signal"),
-    ("socket", "SO_PEERCRED"),
-)
+from tests.elsewhere import as_on
 
 
 @pytest.mark.parametrize("system", ["darwin", "Darwin", "freebsd14", "FreeBSD", "win32"])
@@ -34,21 +24,6 @@ def test_other_kernels_cannot_serve(system: str) -> None:
 
 def test_linux_serves() -> None:
     assert why_no_node("linux") == why_no_node("Linux") == ""
-
-
-def as_on(platform: str, folder: Path) -> str:
-    """Return an interpreter that believes to be on another platform, as far as agents ask."""
-    lacks = "".join(
-        f"import {module}\nfor name in '{names}'.split(): vars({module}).pop(name, None)\n"
-        for module, names in LINUX_ALONE
-    )
-    prelude = folder / "prelude.py"
-    prelude.write_text(f"import sys\nsys.platform = {platform!r}\n{lacks}")
-    wrapper = folder / "python"
-    first = f"exec(open({str(prelude)!r}).read())"
-    wrapper.write_text(f'#!/bin/sh\nexec {sys.executable} "$1" "$2" "$3" "{first};$4"\n')
-    wrapper.chmod(0o755)
-    return str(wrapper)
 
 
 @pytest.mark.parametrize("platform", ["darwin", "freebsd14"])
