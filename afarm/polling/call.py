@@ -94,7 +94,7 @@ def begin(
     category = category_of(fn)
     target = Target(lambda: fn, fn, category, Request(category, limits), "", ())
     call = Call(1, target, None, arguments)
-    call.begin(1, f"monitor {os.getpid()}", limits)
+    call.begin(1, f"monitor {os.getpid()}", limits, lambda _: None)  # nothing is predicted
     attempt = _Attempt(call, function, arguments, limits, future)
     threading.Thread(target=attempt.run, name=f"afarm {category}").start()
     return future
