@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from ..errors import DependencyError
 from ..payload.needs import ByValue, Need
 from ..resources import format_bytes
-from .files import SourceTree
+from .files import LARGEST_SOURCE, SourceTree
 from .installed import Distribution, Installed, installed, not_as_installed
 from .memory import Memory
 from .missing import remembered
 from .modules import built_for_another
+from .origin import pinned
 from .resolve import Owners, SitePackages, is_own, preloads, resolve
 from .scan import Binding, Import, scan
 
@@ -53,10 +54,7 @@ class Dependencies:
 
         What came from a repository, an archive or a folder is pinned to that.
         """
-        return [
-            f"{found.name} @ {found.origin}" if found.origin else f"{found.name}=={found.version}"
-            for found in self.distributions
-        ]
+        return [pinned(found.name, found.version, found.origin) for found in self.distributions]
 
     @property
     def contents(self) -> tuple[Distribution | SourceTree, ...]:
@@ -75,6 +73,12 @@ class Dependencies:
             f"{reason}: if calls need it, pass it to them with options(files=)"
             for tree in self.local
             for reason in tree.left_out
+        ]
+        notes += [
+            f"{file.path} ({format_bytes(file.size)}) travels with the code: it is machine code"
+            for tree in self.local
+            for file in tree.files
+            if file.size > LARGEST_SOURCE
         ]
         notes += [
             not_as_installed(f"{found.name} {found.version}", found.changed)

@@ -171,7 +171,7 @@ def source_tree(root: str, name: str) -> SourceTree:
         file = _file(f"source/{name}/{relative}", path)
         if file is None:
             continue
-        if file.size > LARGEST_SOURCE:
+        if file.size > LARGEST_SOURCE and not file.native:
             left_out.append(f"{path} ({format_bytes(file.size)}) is too large to travel with code")
         else:
             found.append(file)

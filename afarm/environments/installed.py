@@ -7,19 +7,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
 
-from .files import File, base_folder, distribution_files, has_record, metadata_folder, recorded
+from .files import File, base_folder, distribution_files, has_record, recorded
 from .left_out import Rule, rule_for
-from .modules import real_folder
+from .origin import origin_of
 
 if TYPE_CHECKING:
     from importlib.metadata import Distribution as Metadata
@@ -249,44 +246,6 @@ def _requirements_of(metadata: Metadata) -> list[Requirement]:
         with contextlib.suppress(InvalidRequirement):
             requirements.append(Requirement(line))
     return requirements
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a distribution came from if not from an index (PEP 610).
-
-    Attributes:
-        url: As pip takes it after ``NAME @``, with the commit of a repository.
-        project: The folder of an editable one; empty for others.
-    """
-
-    url: str
-    project: str = ""
-
-
-def origin_of(metadata: Metadata) -> Origin | None:
-    """Return where a distribution came from; ``None``: from an index, by its version."""
-    text = metadata.read_text("direct_url.json")
-    if not text:
-        # `setup.py develop` leaves the metadata in the project, which is on the path.
-        base = base_folder(metadata)
-        inside = {"site-packages", "dist-packages"} & set(base.split(os.sep))
-        if inside or not metadata_folder(metadata).endswith(".egg-info"):
-            return None
-        return Origin(Path(base).as_uri(), base)
-    try:
-        stated = json.loads(text)
-        url = str(stated["url"])
-        if (stated.get("dir_info") or {}).get("editable") is True:
-            return Origin(url, real_folder(unquote(urlsplit(url).path)))
-        repository = stated.get("vcs_info")
-        if repository is not None:
-            url = f"{repository['vcs']}+{url}@{repository['commit_id']}"
-        if stated.get("subdirectory"):
-            url += f"#subdirectory={stated['subdirectory']}"
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return Origin(url)
 
 
 _lock = threading.Lock()

@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -389,6 +390,17 @@ def test_a_file_too_large_to_travel_with_code_is_left_out_and_told(project: Proj
     assert "model.bin (50.0 MiB) is too large to travel with code: if" in found.notes[0]
 
 
+def test_machine_code_travels_however_large_and_is_told(project: Project) -> None:
+    project.write({"own_machine/__init__.py": ""})
+    with open(project.folder / "own_machine" / "core.so", "wb") as file:
+        file.truncate((50 << 20) + 1)
+
+    found = analyze(by_value("def f(): import own_machine"))
+
+    assert trees(found)["own_machine"][-1] == "source/own_machine/core.so"
+    assert "core.so (50.0 MiB) travels with the code: it is machine code" in found.notes[0]
+
+
 def test_links_inside_a_package_are_followed_and_none_that_leads_out(
     project: Project, tmp_path: Path
 ) -> None:
@@ -475,19 +487,37 @@ def test_the_user_is_told_when_much_travels(
 def test_requirements_are_lines_that_pip_accepts(install: Install, tmp_path: Path) -> None:
     install("Some.Name_x", {"some_x.py": ""}, version="1.0+local.1")
     install("epoch", {"epoch.py": ""}, version="2!1.0rc1")
+    install("old", {"old.py": ""}, version="2.6.0-git~5")
 
-    lines = analyze(by_value("def f(): import some_x, epoch, numpy")).requirements()
+    lines = analyze(by_value("def f(): import some_x, epoch, numpy, old")).requirements()
 
     parsed = [Requirement(line) for line in lines]
     assert [str(each.specifier) for each in parsed] == [
         "==2!1.0rc1",
         f"=={importlib.metadata.version('numpy')}",
+        "===2.6.0-git~5",
         "==1.0+local.1",
     ]
-    assert [each.name for each in parsed] == ["epoch", "numpy", "Some.Name_x"]
+    assert [each.name for each in parsed] == ["epoch", "numpy", "old", "Some.Name_x"]
+
+
+@pytest.mark.slow
+def test_pip_finds_installed_what_is_required(tmp_path: Path) -> None:
+    found = analyze(by_value("def f(): import numpy, google.protobuf, yaml, asyncssh"))
+    lines = tmp_path / "requirements.txt"
+    lines.write_text("\n".join(found.requirements()))
+
+    pip = [sys.executable, "-I", "-m", "pip", "install", "--dry-run", "--no-deps", "--no-index"]
+    done = subprocess.run([*pip, "-r", str(lines)], capture_output=True, text=True, timeout=60)
+
+    if "No module named pip" in done.stderr:
+        pytest.skip("pip is not installed here")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Requirement already satisfied") == len(found.requirements()) > 5
 
 
 FINDER = """
+import subprocess
 import sys
 from importlib.util import spec_from_file_location
 
