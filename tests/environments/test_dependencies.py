@@ -91,6 +91,20 @@ def test_markers_extras_and_circles_are_followed(install: Install) -> None:
     assert names(analyze(by_value("def f(): import speed"))) == ["speed"]
 
 
+def test_a_distribution_is_known_by_its_files_whatever_it_is_called(install: Install) -> None:
+    library = "opencv_python_headless.libs/libavcodec-cf8c0a5b.so.59"
+    install(
+        "opencv-python-headless",
+        {"cv2/__init__.py": "", "cv2/cv2.abi3.so": "", "cv2/data/eye.xml": "", library: ""},
+    )
+
+    (found,) = analyze(by_value("def f(): import cv2")).distributions
+
+    assert found.name == "opencv-python-headless"
+    travelling = {file.name for file in found.files}
+    assert {f"site-packages/{library}", "site-packages/cv2/data/eye.xml"} <= travelling
+
+
 def test_packages_of_one_namespace_are_told_apart(install: Install) -> None:
     install("space-one", {"space/one.py": ""})
     install("space-two", {"space/two/__init__.py": ""})

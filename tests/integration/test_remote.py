@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import pytest_asyncio
 
 import afarm
+from afarm._agent.build import remove_tree
+from afarm.environments import analyze
 from tests.farm import functions as do
 from tests.farm.waiting import alive, pid_in, until
 
@@ -95,15 +98,36 @@ async def test_a_module_that_is_missing_here_too_is_named_before_anything_is_sen
 
 
 async def test_a_second_farm_finds_everything_cached(shared_scratch: Path) -> None:
-    sent = []
-    for _ in range(2):
-        node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=str(shared_scratch), cores=4)
-        async with afarm.Farm([node], progress=False) as farm:
-            assert await farm.submit(do.total, np.ones(10, np.uint8)) == (10, True)
-            scheduler = farm._life.scheduler
-            assert scheduler is not None
-            sent.append(scheduler.links[node.name].bytes_sent)
+    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=str(shared_scratch), cores=4)
+    sent = [await bytes_sent(node, do.total, (10, True)) for _ in range(2)]
     assert sent[1] < 100_000
+
+
+async def test_a_function_that_shares_packages_with_another_brings_only_the_others(
+    tmp_path: Path,
+) -> None:
+    def encode(array: Any) -> tuple[float, str]:
+        import mdurl
+
+        return float(np.sum(array)), mdurl.encode("a b")
+
+    node = afarm.CommandNode(["/usr/bin/env", "-i"], scratch=str(tmp_path / "node"), cores=2)
+    first = await bytes_sent(node, do.total, (10, True))
+    second = await bytes_sent(node, encode, (10.0, "a%20b"))
+    remove_tree(str(tmp_path / "node"))
+
+    mdurl = sum(found.bytes for found in analyze(lambda: __import__("mdurl")).distributions)
+    assert first > 10_000_000
+    assert second < 100_000 + 2 * mdurl
+
+
+async def bytes_sent(node: afarm.CommandNode, fn: Callable[..., Any], expected: object) -> int:
+    """Call a function with ten ones, on a connection of its own; return what that has sent."""
+    async with afarm.Farm([node], progress=False) as farm:
+        assert await farm.submit(fn, np.ones(10, np.uint8)) == expected
+        scheduler = farm._life.scheduler
+        assert scheduler is not None
+        return scheduler.links[node.name].bytes_sent
 
 
 async def test_what_is_said_before_the_agent_answers_is_skipped_and_shown_on_failure() -> None:

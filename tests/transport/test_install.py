@@ -257,12 +257,26 @@ def tools(folder: Path, *names: str) -> str:
 NEEDED = ("chmod", "head", "ls", "mkdir", "mv", "rm", "wc")
 
 
-def test_a_python_unpacks_where_there_is_no_tar(root: Path, start: Start, tmp_path: Path) -> None:
+def pythons() -> list[str]:
+    """Return this interpreter, and the oldest and newest that pyenv has and that can unpack."""
+    there = Path.home() / ".pyenv" / "versions"
+    found = sorted(
+        (tuple(map(int, folder.name.split("."))), str(folder / "bin" / "python3"))
+        for folder in there.glob("3.*.*")
+        if folder.name.replace(".", "").isdigit()
+    )
+    able = [path for version, path in found if version >= (3, 6)]
+    return list(dict.fromkeys([sys.executable, *able[:1], *able[-1:]]))
+
+
+def test_any_python_unpacks_where_there_is_no_tar(root: Path, start: Start, tmp_path: Path) -> None:
     path = tools(tmp_path / "tools", *NEEDED)
     said, error = start(path).talk()
     assert said == [install.SEND]
     assert "neither tar with gzip nor Python 3.6" in error
-    assert start(path, unpacker=sys.executable).talk()[0][1] == install.GO
+    for python in pythons():
+        assert start(path, unpacker=python).talk()[0][1] == install.GO
+        remove_tree(str(root / "interpreters"))
 
 
 def test_what_arrives_damaged_is_seen_without_sha256sum(
