@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 from .cache import StoreError, claim, default_root, explain
 from .leases import in_use, remove_failed_installs, remove_leftovers, remove_unused
+from .room import bytes_of, files_below
 
 # In front of the answer: anything may have been printed before it.
 MARK = "afarm-cache:"
@@ -36,7 +37,7 @@ def entries(root: str) -> list[dict[str, object]]:
                 "kind": kind,
                 "name": os.path.basename(path),
                 "title": _title(kind, path),
-                "bytes": _own_bytes(path, shared=kind == "bundle"),
+                "bytes": bytes_of(path, shared=kind == "bundle"),
                 "used": os.stat(path).st_mtime,
                 "in_use": in_use(path),
             }
@@ -99,22 +100,9 @@ def _names(path: str, folder: str) -> list[str]:
         return []
 
 
-def _files(root: str) -> Iterator[os.stat_result]:
-    for parent, _, names in os.walk(root):
-        for name in names:
-            try:
-                yield os.lstat(os.path.join(parent, name))
-            except FileNotFoundError:
-                continue  # another process removes it
-
-
-def _own_bytes(path: str, *, shared: bool) -> int:
-    return sum(each.st_blocks * 512 for each in _files(path) if shared or each.st_nlink == 1)
-
-
 def _bytes_below(root: str) -> int:
     """Return the bytes on the disk below a folder; hard links count once."""
-    seen = {(each.st_dev, each.st_ino): each.st_blocks * 512 for each in _files(root)}
+    seen = {(each.st_dev, each.st_ino): each.st_blocks * 512 for each in files_below(root)}
     return sum(seen.values())
 
 

@@ -36,7 +36,7 @@ from .leases import (
     set_aside,
 )
 from .notes import read_note, write_note
-from .room import make_room
+from .room import bytes_of, make_room
 from .unpack import Unpacker, UnpackError
 
 DEFAULT_CAP = 10 << 30
@@ -168,6 +168,8 @@ class Store:
             try:
                 notes = build_environment(folder, path, stores)
                 write_note(folder, "bundles.json", list(bundles))
+                if notes:  # of copies, which take room of their own
+                    write_note(folder, "size.json", bytes_of(folder, shared=False))
                 make_read_only(folder)
                 self.publish(folder, path, lock)
             except BaseException:
@@ -324,15 +326,12 @@ class StoreWriter:
 def _write_manifest(folder: str) -> None:
     """Note the size of every file, and what all of them take on the disk."""
     sizes: dict[str, int] = {}
-    blocks = 0
     for parent, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(parent, name)
-            status = os.lstat(path)
-            sizes[os.path.relpath(path, folder)] = status.st_size
-            blocks += status.st_blocks
+            sizes[os.path.relpath(path, folder)] = os.lstat(path).st_size
     write_note(folder, "files.json", sizes)
-    write_note(folder, "size.json", blocks * 512)
+    write_note(folder, "size.json", bytes_of(folder, shared=True))
 
 
 def _is_whole(folder: str) -> bool:

@@ -120,6 +120,31 @@ def test_files_are_copied_where_links_cannot_be_had(
     assert run(f"{path}/bin/python", "import pack; print(pack.value)") == "7"
 
 
+def test_an_environment_of_copies_counts_and_goes(
+    root: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(source: str, target: str) -> None:
+        raise OSError(errno.EXDEV, "another file system")
+
+    first = Store(root)
+    digest = put(first, {"site-packages/data.txt": "x" * 300_000})
+    with monkeypatch.context() as refusing:
+        refusing.setattr(os, "link", refuse)
+        copied, _ = first.environment("c" * 64, [digest])
+    linked, _ = first.environment("f" * 64, [digest])
+    first.close()
+    os.utime(copied, (1000, 1000))
+
+    Store(root, cap=10 << 20).close()
+    assert os.path.exists(copied)
+    second = Store(root, cap=400_000)
+
+    assert not os.path.exists(copied)
+    assert os.path.exists(linked)
+    assert second.has(digest)
+    second.close()
+
+
 def test_the_first_of_two_bundles_with_one_file_counts(kept: Store) -> None:
     one = put(kept, {"site-packages/space/__init__.py": "value = 1\n"})
     two = put(kept, {"site-packages/space/__init__.py": "", "site-packages/space/b.py": "b = 2\n"})
