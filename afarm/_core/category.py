@@ -21,6 +21,15 @@ REUSE_BELOW = Seconds(0.020)
 REUSE_UNTIL = Seconds(0.040)
 _REUSE_AFTER = 4
 
+# Where features, or what is stated for each call, part a category into many queues, so many of them
+# are sized for each call that has returned: then some calls change little. The first calls of a
+# category change much, and a few queues without features are sized at once. Sizing a queue takes 10 us:
+# of thousands all are sized only when twice as many calls have returned as at the last time.
+_SIZED_FOR_EACH = 2
+_HEEDED_AT_ONCE = 32
+_FEW_QUEUES = 32
+_MANY_QUEUES = 256
+
 
 class Category:
     """Counts and wall times; what it needs of other resources is the sizer's to know."""
@@ -54,6 +63,21 @@ class Category:
             self.reuse = self.wall_time < REUSE_UNTIL
         elif self.finished >= _REUSE_AFTER:
             self.reuse = self.wall_time < REUSE_BELOW
+
+    def is_to_be_sized(self, *, surprised: bool) -> bool:
+        """Tell, when an attempt has ended, whether it is time to size all of its queues.
+
+        Args:
+            surprised: Whether it needed more than it had: that is heeded at once.
+        """
+        self.unsized += 1
+        queues = len(self.queues)
+        if _SIZED_FOR_EACH * self.unsized >= queues:
+            return True
+        if queues > _MANY_QUEUES:
+            return 2 * self.unsized >= self.finished
+        few = self.telling is None and queues <= _FEW_QUEUES
+        return few or surprised or self.finished < _HEEDED_AT_ONCE
 
     def __repr__(self) -> str:
         return f"<Category {self.name} {self.finished} finished>"

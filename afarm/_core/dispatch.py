@@ -54,11 +54,6 @@ _TICK_EARLY = 0.001  # timers have a resolution
 # Empty queues that are kept for who comes next; some 500 bytes each.
 IDLE_QUEUES = 64
 
-# Where a feature parts a category into many queues, so many of them are sized for each call that
-# has returned: then some calls change little. The first calls of a category change much.
-_SIZED_FOR_EACH = 2
-_HEEDED_AT_ONCE = 32
-
 # Each reserved node runs partly empty for a while.
 _MOST_RESERVATIONS = 4
 
@@ -174,13 +169,8 @@ class Dispatcher:
             category: Of which an attempt has ended.
             surprised: Whether it needed more than it had: that is heeded at once.
         """
-        category.unsized += 1
-        if (
-            surprised
-            or category.telling is None
-            or category.finished < _HEEDED_AT_ONCE
-            or _SIZED_FOR_EACH * category.unsized >= len(category.queues)
-            or (self._telling is not None and self._telling(category.name) != category.telling)
+        if category.is_to_be_sized(surprised=surprised) or (
+            self._telling is not None and self._telling(category.name) != category.telling
         ):
             category.unsized = 0
             self._learned[category] = None
@@ -520,6 +510,8 @@ class Dispatcher:
         self._reserve_at, self._reserved_at = _NEVER, at
         up = len(self._fleet.up)
         most = min(_MOST_RESERVATIONS, max(1, up // _NODES_FOR_EACH_RESERVATION))
+        if self._reservations >= most:
+            return
         for queue in sorted(self._aged, key=_by_rank):
             if self._reservations >= most:
                 return

@@ -226,6 +226,28 @@ def test_of_many_queues_that_a_feature_makes_not_all_are_sized_for_each_call() -
     assert sum(each[50:]) / 50 < 5
 
 
+def test_of_many_queues_that_what_is_stated_makes_not_all_are_sized_for_each_call() -> None:
+    sizer = AutoSizer()
+    farm = Driver("a", sizer=sizer)
+    for number in range(2000):
+        farm.call(Resources(memory=GIB + number * MIB // 4))
+    asked = []
+    allocate = sizer.allocate
+
+    def count(category, features, **more):  # type: ignore[no-untyped-def]
+        asked.append(features)
+        return allocate(category, features, **more)
+
+    sizer.allocate = count  # type: ignore[method-assign]
+    each = []
+    for _ in range(100):
+        asked.clear()
+        farm.finish(next(n for n in farm.starts if n not in farm.completed))
+        each.append(len(asked))
+    assert sum(size > 1000 for size in each) in range(2, 8)  # when twice as much is known
+    assert sum(each[70:]) / 30 < 5
+
+
 def test_what_a_feature_does_not_tell_of_waits_in_the_order_it_came() -> None:
     farm = Driver("a")
     numbers = [farm.call(Resources(cores=2), features={"n": 1.0 + n % 2}) for n in range(30)]
