@@ -23,8 +23,8 @@ _REUSE_AFTER = 4
 
 # Where features, or what is stated for each call, part a category into many queues, so many of them
 # are sized for each call that has returned: then some calls change little. The first calls of a
-# category change much, and a few queues without features are sized at once. Sizing a queue takes 10 us:
-# of thousands all are sized only when twice as many calls have returned as at the last time.
+# category change much, and a few queues without features are sized at once. Sizing a queue takes
+# 10 us: of thousands all are sized only when twice as many calls have returned as the last time.
 _SIZED_FOR_EACH = 2
 _HEEDED_AT_ONCE = 32
 _FEW_QUEUES = 32
