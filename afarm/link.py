@@ -11,17 +11,17 @@ import contextlib
 import json
 import logging
 import signal
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._wire import flow
 from ._wire import messages as wire
-from ._wire.frames import BULK, BULK_LIMIT, Fragment, FrameReader, pack_header
-from ._wire.payloads import Buffer, Gather, slices, unpack_layout
-from .delivery import Delivery
+from ._wire.frames import Fragment, FrameReader
+from ._wire.payloads import Buffer
 from .errors import NodeError, ProtocolError, RemoteProtocolError
+from .incoming import Announced, Incoming
+from .outgoing import Outgoing
 from .transport.base import Connection, Node
 from .transport.contact import Contact
 
@@ -45,21 +45,6 @@ REAPING = 2.0
 
 # What may come before the agent's first byte: banners, `.bashrc`, `/etc/motd`.
 NOISE_LIMIT = 64 << 10
-
-# Ends after which nothing more comes of the items before them.
-_CUT_SHORT = frozenset({wire.Outcome.KILLED, wire.Outcome.CRASHED, wire.Outcome.EXHAUSTED})
-
-# A payload that a node announces is not believed beyond this: no machine that runs a
-# farm holds it, and a hostile length must not take memory.
-PAYLOAD_LIMIT = 1 << 40
-
-# Bytes after which the rate that was measured says something of the link: by then the window has
-# grown to what a link of 400 Mbit/s and 20 ms holds.
-_TELLING = 1 << 20
-
-# Bulk written in one turn of the loop: the loop is not held up for longer than a few
-# milliseconds, and what is written is still in the processor's cache when it leaves.
-TURN = 512 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,47 +98,6 @@ class LinkEvents(Protocol):
     def link_lost(self, link: Link, reason: str) -> None: ...
 
 
-class _Outgoing:
-    """A blob or payload on its way out."""
-
-    __slots__ = ("credit", "left", "pieces", "subject")
-
-    def __init__(self, subject: int, pieces: Sequence[Buffer]) -> None:
-        self.subject = subject
-        self.pieces = deque(
-            view for view in (memoryview(piece).cast("B") for piece in pieces) if len(view)
-        )
-        self.left = sum(map(len, self.pieces))
-        self.credit = flow.CREDIT
-
-    def take(self, most: int) -> list[memoryview]:
-        """Return the next bytes, at most ``most``, without copying."""
-        taken = []
-        while most > 0 and self.pieces:
-            piece = self.pieces[0]
-            part = piece[:most]
-            taken.append(part)
-            most -= len(part)
-            self.left -= len(part)
-            self.credit -= len(part)
-            if len(part) == len(piece):
-                self.pieces.popleft()
-            else:
-                self.pieces[0] = piece[len(part) :]
-        return taken
-
-
-class _Incoming:
-    """A payload on its way in, and the message that announced it."""
-
-    __slots__ = ("gather", "message", "unrenewed")
-
-    def __init__(self, message: wire.Ended | wire.Item) -> None:
-        self.message = message
-        self.gather = Gather(unpack_layout(message.layout, message.size))
-        self.unrenewed = 0
-
-
 class Link:
     """The farm's end of one connection to an agent.
 
@@ -182,12 +126,8 @@ class Link:
         self._noise: bytearray | None = bytearray()
         self._stderr = bytearray()
         self._reader = FrameReader(wire.TO_FARM)
-        self._control: list[bytes] = []
-        self._streams: deque[_Outgoing | Delivery] = deque()
-        self._by_subject: dict[int, _Outgoing] = {}
-        self._incoming: dict[int, deque[_Incoming]] = {}
-        self._pacer = flow.Pacer()
-        self._delivery = Delivery(self._rate)
+        self._outgoing = Outgoing()
+        self._incoming = Incoming(self._arrived, self._handed_on, self._renew)
         self._paused = False
         self._flush_due = False
         self._receipt = flow.Receipt()
@@ -301,7 +241,7 @@ class Link:
 
     def send(self, message: wire.Message) -> None:
         """Queue a control message; all that one tick of the loop queues leaves in one write."""
-        self._control.append(wire.encode(message))
+        self._outgoing.message(message)
         self._want_flush()
 
     def cork(self) -> None:
@@ -325,28 +265,18 @@ class Link:
         Raises:
             OSError: If it cannot be read.
         """
-        if blob in self._delivery:  # two environments of which it is a part lacked it
-            return
-        waits = not self._delivery.left
-        self._delivery.add(blob, bundle)
-        self.known.add(blob)
-        self.send(wire.Blob(blob, bundle.size, bundle.digest, "bundle", bundle.name))
-        if waits:
-            self._streams.append(self._delivery)
+        if self._outgoing.bundle(blob, bundle):
+            self.known.add(blob)
+            self._want_flush()
 
     def send_bulk(self, subject: int, pieces: Sequence[Buffer]) -> None:
         """Queue the bytes of a blob or payload that was announced."""
-        stream = _Outgoing(subject, pieces)
-        if stream.left:
-            self._by_subject[subject] = stream
-            self._streams.append(stream)
-            self._want_flush()
+        self._outgoing.bulk(subject, pieces)
+        self._want_flush()
 
     def drop_bulk(self, subject: int) -> None:
         """Send no more of a payload: whoever was to have it is gone."""
-        stream = self._by_subject.pop(subject, None)
-        if stream is not None:
-            self._streams.remove(stream)
+        self._outgoing.drop(subject)
 
     def forget(self, blob: int) -> None:
         """Tell the node that a blob is not needed any more."""
@@ -356,60 +286,21 @@ class Link:
             if not self._over:
                 self.send(wire.Forget(blob))
 
-    def _rate(self) -> float:
-        """Return the link's rate in bytes/s, 0.0 before it is known.
-
-        What is measured first is how fast the agent gets under way.
-        """
-        return self._pacer.rate if self._pacer.acknowledged >= _TELLING else 0.0
-
     @property
     def bytes_sent(self) -> int:
         """Bytes of blobs and payloads that were sent."""
-        return self._pacer.sent
+        return self._outgoing.sent
 
     def flush(self) -> None:
         """Write what is queued: control messages, then as much bulk as may be on its way."""
         self._flush_due = False
         if self._connection is None or self._over or self.hello is None:
             return
-        parts: list[bytes | memoryview] = []
-        if self._control:
-            parts.extend(self._control)
-            self._control.clear()
-        more = bool(self._streams) and not self._paused and self._take_bulk(parts)
+        parts, more = self._outgoing.take(self._loop.time(), bulk=not self._paused)
         if parts:
             self._connection.write(parts)
         if more and not self._paused:  # writing may have told this link to pause
             self._want_flush()
-
-    def _take_bulk(self, parts: list[bytes | memoryview]) -> bool:
-        """Add bulk that may be sent now; return whether more may be sent in the next turn."""
-        allowed = self._pacer.allowance()
-        room = min(allowed, TURN)
-        now = self._loop.time()
-        # Slices that take a quarter of the window leave room for turns between streams.
-        chunk = min(BULK_LIMIT, max(self._pacer.window // 4, 16 << 10))
-        waiting = 0
-        while room > 0 and waiting < len(self._streams):
-            stream = self._streams.popleft()
-            count = min(chunk, room, stream.credit, stream.left)
-            if count < min(4096, stream.left):
-                # Without credit, or for crumbs: it gets its turn when there is room.
-                self._streams.append(stream)
-                waiting += 1
-                continue
-            waiting = 0
-            parts.append(pack_header(BULK, stream.subject, count))
-            parts.extend(stream.take(count))
-            room -= count
-            allowed -= count
-            self._pacer.on_sent(count, now)
-            if stream.left:
-                self._streams.append(stream)
-            elif isinstance(stream, _Outgoing):
-                del self._by_subject[stream.subject]
-        return waiting < len(self._streams) and allowed > 0
 
     # --- transport.base.Receiver
 
@@ -434,7 +325,8 @@ class Link:
                 data = self._skip_noise(data)
             for found in self._reader.feed(data):
                 if type(found) is Fragment:
-                    self._take_fragment(found)
+                    self._receipt.received += len(found.data)
+                    self._incoming.feed(found)
                 else:
                     self._dispatch(wire.decode(found))  # type: ignore[arg-type]
             self._acknowledge()
@@ -475,9 +367,7 @@ class Link:
         if self._over:
             return
         self._over = True
-        self._streams.clear()
-        self._by_subject.clear()
-        self._delivery.close()
+        self._outgoing.close()
         self._incoming.clear()
         if self._connection is not None:
             self._connection.abort()
@@ -491,32 +381,17 @@ class Link:
 
     # --- receiving
 
-    def _take_fragment(self, fragment: Fragment) -> None:
-        self._receipt.received += len(fragment.data)
-        queue = self._incoming.get(fragment.subject)
-        if queue is None:
-            return  # of an attempt that was given up
-        incoming = queue[0]
-        incoming.gather.feed(fragment.data)
-        incoming.unrenewed += len(fragment.data)
-        if incoming.gather.complete:
-            self._finish_incoming(fragment.subject, queue)
-        elif incoming.unrenewed >= flow.CREDIT_STEP:
-            self.send(wire.Credit(fragment.subject, incoming.unrenewed))
-            incoming.unrenewed = 0
+    def _arrived(self, message: Announced, parts: list[Buffer]) -> None:
+        if isinstance(message, wire.Ended):
+            self._events.attempt_ended(self, message, parts)
+        else:
+            self._events.item_arrived(self, message, parts)
 
-    def _finish_incoming(self, subject: int, queue: deque[_Incoming]) -> None:
-        while queue and queue[0].gather.complete:
-            done = queue.popleft()
-            parts: list[Buffer] = list(done.gather.groups[0])
-            if isinstance(done.message, wire.Ended):
-                self._events.attempt_ended(self, done.message, parts)
-            else:
-                if done.unrenewed:
-                    self.send(wire.Credit(subject, done.unrenewed))
-                self._events.item_arrived(self, done.message, parts)
-        if not queue:
-            self._incoming.pop(subject, None)
+    def _handed_on(self, ended: wire.Ended) -> None:
+        self._events.lane_handed_on(self, ended)
+
+    def _renew(self, invocation: int, amount: int) -> None:
+        self.send(wire.Credit(invocation, amount))
 
     def _acknowledge(self) -> None:
         if self._acknowledging:
@@ -534,47 +409,16 @@ class Link:
         if not self._over:
             self._acknowledge()
 
-    def _announce(self, message: wire.Ended | wire.Item) -> list[Buffer] | None:
-        """Return the payload's parts if they are all here; else wait for them."""
-        if message.size > PAYLOAD_LIMIT or message.size < 0:
-            raise RemoteProtocolError(f"a payload of {message.size} bytes")
-        queue = self._incoming.get(message.invocation)
-        if message.size == len(message.body) and not queue:
-            if not message.layout:
-                return [message.body]
-            groups = slices(message.body, unpack_layout(message.layout, message.size))
-            # Arrays that are made of these must be writable, like those of large results.
-            return [groups[0][0], *(bytearray(part) for part in groups[0][1:])]
-        if isinstance(message, wire.Ended):
-            if message.outcome in _CUT_SHORT:  # what was on its way before it will not come
-                self._incoming.pop(message.invocation, None)
-                return self._announce(message) if queue else []
-            if message.next:
-                # Its successor may end before the last byte of this result is here.
-                self._events.lane_handed_on(self, message)
-                message = replace(message, next=0)
-        incoming = _Incoming(message)
-        if message.body:
-            incoming.gather.feed(message.body)
-        if queue is None:
-            queue = self._incoming[message.invocation] = deque()
-        queue.append(incoming)
-        return None
-
     def _dispatch(self, message: wire.Message) -> None:
         if isinstance(message, wire.Ended):
-            self.drop_bulk(message.invocation)
-            parts = self._announce(message)
-            if parts is not None:
-                self._events.attempt_ended(self, message, parts)
+            self._outgoing.drop(message.invocation)
+            self._incoming.announce(message)
         elif isinstance(message, wire.Returned):
-            self.drop_bulk(message.invocation)
-            self._incoming.pop(message.invocation, None)
+            self._outgoing.drop(message.invocation)
+            self._incoming.drop(message.invocation)
             self._events.attempt_returned(self, message)
         elif isinstance(message, wire.Item):
-            parts = self._announce(message)
-            if parts is not None:
-                self._events.item_arrived(self, message, parts)
+            self._incoming.announce(message)
         elif isinstance(message, wire.Output):
             self._events.output_arrived(self, message)
         elif isinstance(message, wire.Reading):
@@ -582,30 +426,25 @@ class Link:
         elif isinstance(message, wire.Details):
             self._events.details_arrived(self, message)
         elif isinstance(message, wire.Ack):
-            if not self._pacer.on_acknowledged(message.received, self._loop.time()):
+            if not self._outgoing.acknowledged(message.received, self._loop.time()):
                 raise RemoteProtocolError(
-                    f"{message.received} bytes acknowledged of {self._pacer.sent} sent"
+                    f"{message.received} bytes acknowledged of {self._outgoing.sent} sent"
                 )
             self.flush()
         elif isinstance(message, wire.Credit):
-            stream = self._by_subject.get(message.subject)
-            if stream is not None:
-                stream.credit += message.amount
-                self.flush()
-            elif self._delivery.renew(message.subject, message.amount):
+            if self._outgoing.renew(message.subject, message.amount):
                 self.flush()
         else:
             self._dispatch_rare(message)
 
-    def _give_up_payload(self, invocation: int, reason: str) -> None:
+    def _lose_result(self, invocation: int, reason: str) -> None:
         """The worker died while it handed over a result."""
-        for incoming in self._incoming.pop(invocation):
-            ended = incoming.message
-            if isinstance(ended, wire.Ended):
-                crashed = replace(
-                    ended, outcome=wire.Outcome.CRASHED, exit=-signal.SIGKILL, size=0, layout=b""
-                )
-                self._events.result_lost(self, crashed, reason)
+        ended = self._incoming.give_up(invocation)
+        if ended is not None:
+            crashed = replace(
+                ended, outcome=wire.Outcome.CRASHED, exit=-signal.SIGKILL, size=0, layout=b""
+            )
+            self._events.result_lost(self, crashed, reason)
 
     def _dispatch_rare(self, message: wire.Message) -> None:
         if isinstance(message, wire.Heartbeat):
@@ -616,12 +455,12 @@ class Link:
             if sent is not None:
                 trip = self._loop.time() - sent
                 self.round_trip = min(trip, self.round_trip or trip)
-                self._pacer.on_round_trip(trip)
+                self._outgoing.round_trip(trip)
         elif isinstance(message, wire.Lost) and message.blob in self._incoming:
-            self._give_up_payload(message.blob, message.reason)
+            self._lose_result(message.blob, message.reason)
         elif isinstance(message, wire.Stored | wire.Lost):
             if isinstance(message, wire.Stored) or message.reason != "absent":
-                self._delivery.answered(message.blob)
+                self._outgoing.answered(message.blob)
             self._events.blob_state(self, message)
         elif isinstance(message, wire.EnvironmentState):
             self.notes[message.environment] = message.notes

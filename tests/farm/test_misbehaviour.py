@@ -173,9 +173,11 @@ async def test_cancelled_before_its_start_it_never_starts(
 
 async def test_a_timeout_kills(farm: afarm.Farm, tmp_path: Path) -> None:
     with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.5):
-            await farm.submit(do.touch_and_wait, str(tmp_path / "pid"))
-    pid = await pid_in(tmp_path / "pid")
+        async with asyncio.timeout(None) as limit:
+            call = farm.submit(do.touch_and_wait, str(tmp_path / "pid"))
+            pid = await pid_in(tmp_path / "pid")
+            limit.reschedule(asyncio.get_running_loop().time())
+            await call
     await until(lambda: not alive(pid), 5)
 
 
