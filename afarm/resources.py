@@ -166,17 +166,25 @@ class Moment(NamedTuple):
 class Usage:
     """What one attempt used, as it was measured on its node; whole process tree.
 
-    "Looks" are readings from outside, every 50 ms, every 5 ms near a limit or under fast
-    growth, every 15 ms while there are child processes; of an invocation that has touched no
-    memory and used no CPU for a second, every half second at most. Each says exactly how it
-    came about: `monitor` and `faults`. Where the kernel has no such files (it is not Linux),
-    `faults` says so, and what they would tell is 0.
+    The call's own process measures itself, from before its function and arguments are
+    unpickled until its result is pickled. "Looks" are readings from outside, every 50 ms, every
+    5 ms near a limit or under fast growth, every 15 ms while there are child processes; of an
+    invocation that has touched no memory and used no CPU for a second, every half second at
+    most. Of an attempt that was stopped or died, looks are all there is. `monitor` and `faults`
+    say how each came about.
+
+    *Elsewhere* is where the kernel is not Linux: there only `afarm.monitor` measures, and looks
+    are psutil's.
 
     Attributes:
-        wall_time: Seconds from the call of the function to its return; monotonic clock, exact.
+        wall_time: Seconds from the call of the function to its return, exact (monotonic clock);
+            of an attempt that was stopped, from its beginning to the last look. Elsewhere the
+            same.
         cpu_user: Seconds of CPU in user mode: of the process and of every descendant that was
-            waited for (``getrusage``, microseconds), of others as seen by looks
-            (``/proc/PID/stat``, 10 ms).
+            waited for (``getrusage``), and all CPU of orphans (``wait4`` of who adopted them).
+            User and system together are exact to microseconds, how they are divided is the
+            kernel's estimate. Of descendants that nobody has waited for, as seen by looks
+            (``/proc/PID/stat``, 10 ms). Elsewhere orphans are known by looks alone.
         cpu_system: Seconds of CPU in the kernel, counted in the same way.
         memory: Peak bytes the invocation itself took: anonymous and shared memory of
             its process tree, without its template's pages and without mapped files. Where
@@ -184,33 +192,44 @@ class Usage:
             `memory_low`: for one process (``VmHWM``, reset before the invocation) the two are
             apart by what it can have rewritten of inherited pages and by files that were
             mapped around the time of its peak; for several, by what rose and fell between
-            two looks.
+            two looks. Elsewhere resident memory on top of what the process had before the call,
+            mapped files included: by its own mark (``ru_maxrss``) where that has risen during
+            the call, of several processes the largest sum that was seen.
         memory_low: The lower end of that bracket; equal to `memory` where it is exact. What a
-            stated limit is compared with.
+            stated limit is compared with. Elsewhere, of several processes, the largest of them,
+            or near a limit what each has to itself (USS).
         memory_resident: The high-water mark of resident memory as the kernel keeps it
-            (``VmHWM``), mapped files and inherited pages included: exact for one process; over
-            several alive at once, the largest sum that was seen.
+            (``VmHWM``), mapped files and inherited pages included: of one process exact to what
+            the kernel counts in batches (0.3 MB were measured); over several alive at once, the
+            largest sum that was seen, and at least the largest that was waited for. Elsewhere
+            ``ru_maxrss``, or the largest sum that was seen.
         disk: Peak bytes in the scratch directory (blocks on the disk), as far as it was looked
-            at: every half second where it is limited, every five else, and at the end.
+            at: every half second while the call computes, more seldom where walking through it
+            takes long (a hundredth of the time at most), and at the end. Elsewhere so where it
+            is limited, else at the end.
         read_bytes: Bytes read from storage, of the process and of every descendant that was
-            waited for (``/proc/PID/io``); what the page cache had is not among them.
+            waited for (``/proc/PID/io``), of others as seen by looks; what the page cache had
+            is not among them. Elsewhere not known: 0.
         write_bytes: Bytes written towards storage (``/proc/PID/io``), counted when the pages
-            become dirty.
-        processes: Most processes alive at once that were seen; 2 at least where any was started.
-        threads: Most threads alive at once that were seen, of all its processes.
-        cores_peak: Most cores in use over one second, or over the whole call if that is
-            shorter, as seen by looks every quarter of a second.
+            become dirty, also if they are removed before they are written. Elsewhere not
+            known: 0.
+        processes: Most processes alive at once that were seen; 2 at least where any was waited
+            for, or was left.
+        threads: Most threads alive at once, of all its processes, that were seen by looks or
+            were there at the end.
+        cores_peak: Most cores in use over one second, as seen by looks every quarter of a
+            second (elsewhere at each), and at least the average over all that was measured.
         sources: Where these figures come from; `monitor` and `faults` say it in words.
         start: When it started, seconds since the epoch (UTC) by the node's clock.
         exit: Exit code, or minus the number of the signal that ended the process;
             ``None`` for a process that serves on after the invocation.
+        curve: How memory, CPU and processes went over time as seen by looks, at most 64 points
+            whatever the duration; empty for invocations of less than a second that ended well.
         gpu_memory: Peak bytes of each GPU that its process tree was seen to use, in the driver's
             order, as NVML tells them every quarter of a second: what rose and fell between two
             looks is missed, and a process that serves many calls keeps what earlier ones left
             there. Empty where nothing was seen: it used no GPU, was over before a look, or
             nobody tells (there is no NVML, or a container has process numbers of its own).
-        curve: How memory, CPU and processes went over time, at most 64 points whatever the
-            duration; empty for invocations of less than a second that ended well.
     """
 
     wall_time: float = 0.0
@@ -238,7 +257,10 @@ class Usage:
 
     @property
     def cores(self) -> float:
-        """Average number of cores: CPU time over wall time."""
+        """Average number of cores: CPU time over wall time.
+
+        Of very short calls it is too high: the CPU time has what loading them took.
+        """
         return self.cpu_time / self.wall_time if self.wall_time > 0 else 0.0
 
     @property

@@ -155,7 +155,4 @@ def together(own: Usage, seen: Usage, orphans: float) -> Usage:
     if own.processes > 1 and not sources & (Source.TRACE | Source.TREE):
         # No look met its children: what is known of them is that none was larger than this.
         sources |= Source.UNTRACED
-    average = usage.cores if own.processes > 1 else 0.0
-    return replace(
-        usage, memory=memory, sources=int(sources), cores_peak=max(usage.cores_peak, average)
-    )
+    return replace(usage, memory=memory, sources=int(sources))

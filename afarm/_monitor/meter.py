@@ -196,9 +196,11 @@ class Meter:
                 resident = largest
         user = own.ru_utime - self._usage.ru_utime + children.ru_utime - self._children.ru_utime
         system = own.ru_stime - self._usage.ru_stime + children.ru_stime - self._children.ru_stime
+        # Not only while the function ran: what loaded it took processor time as well.
+        elapsed = max(wall_time, time.time() - self._start)
         usage = Usage(
             wall_time, user, system, high, low, resident, 0, read, written, processes,
-            status.threads, (user + system) / wall_time if wall_time > 0 else 0.0,
+            status.threads, (user + system) / elapsed if elapsed > 0 else 0.0,
             self._sources(status, io), self._start, exit,
         )  # fmt: skip
         # Nothing of this process has children between two calls: the next begins with these.

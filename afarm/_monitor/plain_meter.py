@@ -51,7 +51,7 @@ class PlainMeter:
         threads = threading.active_count()
         user = own.ru_utime - self._own.ru_utime + children.ru_utime - before.ru_utime
         system = own.ru_stime - self._own.ru_stime + children.ru_stime - before.ru_stime
-        elapsed = time.time() - self._start
+        elapsed = max(wall_time, time.time() - self._start)
         usage = Usage(
             wall_time=wall_time,
             cpu_user=user,

@@ -6,6 +6,7 @@ import json
 import mmap
 import os
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -106,3 +107,15 @@ def test_a_status_that_has_not_changed_is_the_same_object() -> None:
         return texts[0] is texts[1]
 
     assert in_child(work)
+
+
+def test_no_call_uses_more_cores_than_it_had_threads() -> None:
+    def work(meter: Meter) -> float:
+        meter.begin(again=True)
+        # What loading a function takes is the call's too, and is not in its wall time.
+        until = time.process_time() + 0.05
+        while time.process_time() < until:
+            pass
+        return meter.finish(0.001).usage.cores_peak
+
+    assert 0.1 < in_child(work) <= 1.1
