@@ -64,15 +64,21 @@ class _Child:
             is not ours to reset.
         mark: Its high-water mark when it was last seen.
         inherited: Bytes that it may still share with the process it was forked from.
+        held: The most of these that it had since its mark began; -1: nobody knows.
+        files: Bytes of mapped files when its mark began.
         peak: The most it can have had of its own since the last look, when last seen.
     """
 
-    __slots__ = ("image", "inherited", "mark", "measured", "observed", "peak", "seen")
+    __slots__ = (
+        "files", "held", "image", "inherited", "mark", "measured", "observed", "peak", "seen",
+    )  # fmt: skip
 
     def __init__(self, pid: int) -> None:
         self.observed = Observed(pid)
         self.image = (0, 0)
         self.inherited = 0
+        self.held = -1
+        self.files = 0
         self.peak = 0
         self.mark = 0
         self.measured = False
@@ -81,8 +87,14 @@ class _Child:
     def begin_anew(self, status: Status) -> None:
         """Let its mark begin with what is resident now."""
         self.mark = status.high_water
-        if not self.measured:
-            self.observed.reset_mark()
+        if not self.measured and self.observed.reset_mark():
+            self.files, self.held = status.file_backed, self.inherited
+
+    def certain(self, status: Status) -> int:
+        """Return the most that it surely had of its own since its mark began, or 0."""
+        if self.measured or self.held < 0:
+            return 0
+        return status.high_water - max(self.files, status.file_backed) - self.held
 
 
 class TreeWatch:
@@ -240,6 +252,7 @@ class TreeWatch:
                 self._children[pid] = child
                 self.memory.born(pid)
             self._see(child, status, root)
+            self.memory.at_least(child.certain(status))
             readings[pid] = _reading_of(child, status)
             child.begin_anew(status)
             child.peak = readings[pid].peak
@@ -274,7 +287,7 @@ class TreeWatch:
         child = self._children.get(pid)
         if child is None:
             child = self._add(pid)
-        child.inherited = 0
+        child.inherited = child.held = child.files = 0
         child.image = (pid, 0)  # nobody's but its own; those it forks have it from the kernel
 
     def exiting(self, pid: int) -> None:
