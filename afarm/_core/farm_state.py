@@ -417,11 +417,14 @@ class FarmState:
         invocation.group = None
         invocation.evicted_from = group.grant.allocation
         node.ended(over.at - invocation.started)
-        self._fleet.rooms.changed(node)
         self._give_back_growth(invocation, group)
-        if not invocation.handed_on:
+        if invocation.handed_on:
+            self._fleet.rooms.changed(node)
+        else:
             self._dispatcher.moved(group)
-            if not over.next:
+            if over.next:
+                self._fleet.rooms.changed(node)
+            else:
                 self._free(group)
         invocation.handed_on = False
         self._remove_if_drained(node)

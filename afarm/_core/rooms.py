@@ -36,9 +36,12 @@ class _Block:
         environments: None has another one.
         wasteful: Whether each has a GPU that is free.
         turnover: None has a shorter one, in seconds.
+        stale: Whether something was started on one of them since they were last looked at.
     """
 
-    __slots__ = ("cores", "environments", "load", "memory", "nodes", "turnover", "wasteful")
+    __slots__ = (
+        "cores", "environments", "load", "memory", "nodes", "stale", "turnover", "wasteful",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.nodes: dict[Node, int] = {}
@@ -46,6 +49,7 @@ class _Block:
         self.cores = self.memory = -math.inf
         self.load = self.turnover = math.inf
         self.wasteful = True
+        self.stale = False
 
     def look(self) -> None:
         """Find the bounds of what is free."""
@@ -54,6 +58,7 @@ class _Block:
         self.memory = max(map(_memory, nodes))
         self.load = min(map(_load, nodes))
         self.wasteful = min(map(_gpus, nodes)) > 0
+        self.stale = False
 
     def note(self, node: Node) -> None:
         """Widen the bounds by what is so of one node now."""
@@ -123,6 +128,7 @@ class Rooms:
         block = self._block_of[node]
         block.environments.add(environment)
         block.note(node)
+        block.stale = True
 
     def __iter__(self) -> Iterator[Node]:
         for block in self._blocks:
@@ -160,6 +166,13 @@ class Rooms:
         for block in self._blocks:
             if cores > block.cores or memory > block.memory:
                 continue
+            # Mostly it was the least loaded one on which something was started: as it was known,
+            # the block would be asked again, in vain.
+            looked = block.stale
+            if looked:
+                block.look()
+                if cores > block.cores or memory > block.memory:
+                    continue
             if best is not None and best[0] <= (
                 environment not in block.environments,
                 not gpus and block.wasteful,
@@ -167,7 +180,8 @@ class Rooms:
             ):
                 continue
             here = choices(block.nodes.items(), queue, grant)
-            block.look()
+            if not looked:
+                block.look()
             if here:
                 least = min(here)
                 if best is None or least < best:
