@@ -121,6 +121,7 @@ class Source(IntFlag):
     TREE = 4
     TRACE = 8
     POLL = 16
+    GROUP = 32
     NO_MARK = 1 << 8
     NO_COUNTERS = 1 << 9
     CUT_SHORT = 1 << 10
@@ -133,6 +134,7 @@ _SOURCES = {
     Source.TREE: "looks at its descendants",
     Source.TRACE: "the kernel's marks of each descendant, read at its end",
     Source.POLL: "looks through psutil, mapped files included",
+    Source.GROUP: "a control group stands behind its limits",
 }
 
 _FAULTS = {

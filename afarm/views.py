@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from .display import NodeProgress, Progress
 from .errors import describe_resources
@@ -24,6 +25,8 @@ class NodeInfo:
         capacity: What it has; all ``None`` while it has never been up.
         sources: What sets its ``cores``, ``memory`` and ``gpus``: ``"the machine"``, ``"stated"``,
             ``"SLURM_MEM_PER_NODE"`` ...
+        tiers: By what calls are measured and bounded there: ``"process"``, ``"tree"``,
+            ``"group (memory)"``, ``"group (pids)"``.
         in_use: What of it is allocated.
         running: Invocations that run on it.
         cache: Where its environments lie; empty where the farm's own interpreter serves.
@@ -44,6 +47,7 @@ class NodeInfo:
     load: float | None
     available: int | None
     sources: Mapping[str, str] = field(default_factory=dict)
+    tiers: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         has = describe_resources(self.capacity)
@@ -58,7 +62,8 @@ def nodes(scheduler: Scheduler) -> tuple[NodeInfo, ...]:
         spec = scheduler.specs.get(view.name)
         beat = link.heartbeat if link is not None else None
         notes = [note for note in link.notes.values() if note] if link is not None else []
-        cache = "" if link is None or link.node.in_place else str(link.description.get("cache", ""))
+        said: Mapping[str, Any] = link.description if link is not None else {}
+        cache = "" if link is None or link.node.in_place else str(said.get("cache", ""))
         found.append(
             NodeInfo(
                 name=view.name,
@@ -72,7 +77,8 @@ def nodes(scheduler: Scheduler) -> tuple[NodeInfo, ...]:
                 round_trip=link.round_trip if link is not None else None,
                 load=beat.load if beat is not None else None,
                 available=beat.available if beat is not None else None,
-                sources=dict(link.description.get("sources", {})) if link is not None else {},
+                sources=dict(said.get("sources", {})),
+                tiers=tuple(said.get("tiers", ())),
             )
         )
     return tuple(found)

@@ -208,7 +208,7 @@ def test_check_says_what_this_machine_has(folder: Path) -> None:
     done = afarm_command(folder, "check")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.startswith("local: ready\n")
-    for what in ("Python", "capacity", "round trip", "upload"):
+    for what in ("Python", "capacity", "monitor     process, tree", "round trip", "upload"):
         assert f"\n  {what}" in done.stdout
     assert f"CPython {sys.version_info.major}.{sys.version_info.minor}" in done.stdout
 

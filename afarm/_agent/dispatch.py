@@ -469,7 +469,8 @@ class Dispatcher:
         if attempt is None or attempt.sequence != message.sequence:
             return
         worker.settling = None
-        self._conclude(worker, attempt, message.usage, message.orphans, message.tail)
+        said = (message.usage, message.orphans, message.tail, message.resource)
+        self._conclude(worker, attempt, *said)
         self._replay(worker)
         self.pool.resume(worker)
 
@@ -501,7 +502,8 @@ class Dispatcher:
                 self._answer_crash(worker, attempt, gone)
             else:
                 seen, orphans = (gone.usage, gone.orphans) if last else (Usage(), 0.0)
-                self._conclude(worker, attempt, seen, orphans, gone.tail, gone if last else None)
+                resource, code = (gone.resource, gone.exit) if last else ("", 0)
+                self._conclude(worker, attempt, seen, orphans, gone.tail, resource, code)
             self._replay(worker)
         self._take_over(worker, gone)
         self._gpus.worker_gone(worker)
@@ -548,7 +550,8 @@ class Dispatcher:
         seen: Usage,
         orphans: float,
         tail: bytes,
-        gone: internal.WorkerGone | None = None,
+        resource: str,
+        exit: int = 0,
     ) -> None:
         """Answer with a result, after its supervisor has said what it saw.
 
@@ -558,16 +561,16 @@ class Dispatcher:
             seen: The supervisor's view.
             orphans: Seconds of CPU of processes that it did not wait for.
             tail: The end of its output.
-            gone: How the worker ended, if it has.
+            resource: What it went over, as its supervisor says.
+            exit: How the worker ended, if it has.
         """
         ended = attempt.ended
         usage = together(ended.usage, seen, orphans)
         breach = exceeded(attempt.limits, usage, certain_memory=usage.memory_low)
-        resource = gone.resource if gone is not None else ""
         if not resource and breach is not None:
             resource = breach.resource
         if not attempt.reuse and usage.exit is None:
-            usage = replace(usage, exit=gone.exit if gone is not None else 0)
+            usage = replace(usage, exit=exit)
         answer = replace(ended, usage=usage)
         if attempt.killed:
             answer = without_payload(answer, Outcome.KILLED)

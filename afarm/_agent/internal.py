@@ -150,12 +150,16 @@ class Curve(Message):
 
 @message(_FIRST + 19)
 class Settled(Message):
-    """The answer to `Settle`: what was seen of the call's tree, and the end of its output."""
+    """The answer to `Settle`: what was seen of the call's tree, and the end of its output.
+
+    ``resource`` names what it went over, if the kernel has killed a process of its for that.
+    """
 
     worker: int
     sequence: int
     orphans: float  # seconds of CPU of its processes that it did not wait for
     usage: Usage
+    resource: str
     tail: bytes
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import signal
 import sys
 from typing import Any, NoReturn
@@ -51,10 +50,12 @@ from .._wire.messages import (
 from ..errors import ProtocolError
 from . import system
 from .blobs import Blobs
-from .cache import StoreError, claim, default_root, explain, why_not_to_ship
+from .cache import StoreError, claim, default_root, explain
 from .dispatch import Dispatcher
 from .folders import SessionFolder
 from .gpus import find_gpus, hiding, offered
+from .grouping import Groups
+from .introduction import introduction
 from .keeper import Keeper
 from .leases import hold_interpreter
 from .loop import Loop
@@ -89,6 +90,7 @@ class Agent:
         self._outbox = Outbox(sink)
         self._reader = FrameReader(TO_AGENT)
         self._session: SessionFolder | None = None
+        self._groups: Groups | None = None
         self._blobs: Blobs
         self._keeper: Keeper
         self._calls: Dispatcher
@@ -295,36 +297,24 @@ class Agent:
         found = find_gpus(os.environ)
         gpus = offered(found, welcome.capacity.gpus)
         self._calls = Dispatcher(self._loop, self._outbox, self._blobs, gpus)
+        calls = Groups(self._machine.cgroups, os.path.basename(self._session.path))
+        self._groups = calls
         folders = (self._session.calls, self._session.blobs)
         hidden = hiding(os.environ, found, gpus)
         self._pool = self._calls.pool = Pool(
-            self._loop, self._calls, welcome.hash_seed, folders, hidden
+            self._loop, self._calls, welcome.hash_seed, folders, calls, hidden
         )
         self._calls.sweep = self._sweep
         capacity, sources = self._machine.capacity(
             self._session.path, welcome.capacity, Bound(len(gpus), found.source)
         )
         self._calls.node_memory = capacity.memory
-        description = {**self._description(cache), "sources": sources}
+        if sources.get("memory") != "the machine" and capacity.memory is not None:
+            calls.bound_memory(capacity.memory)
+        description = introduction(cache, calls.controllers, sources)
         self._tell(Hello(PROTOCOL_VERSION, capacity, json.dumps(description)))
         self._machine.cores_in_use()
         self._loop.later(welcome.heartbeat, self._beat)
-
-    def _description(self, cache: str) -> dict[str, object]:
-        libc, libc_version = platform.libc_ver()
-        return {
-            "implementation": sys.implementation.name,
-            "version": platform.python_version(),
-            "abi": sys.implementation.cache_tag + getattr(sys, "abiflags", ""),
-            "platform": f"{sys.platform}-{platform.machine()}",
-            "libc": f"{libc} {libc_version}".strip(),
-            "executable": sys.executable,
-            "host": platform.node(),
-            "pid": os.getpid(),
-            "cache": cache,
-            "not_to_ship": why_not_to_ship(cache),
-            "tiers": ["process", "tree"],
-        }
 
     def _beat(self) -> None:
         """Give a sign of life; end when the farm has given none for too long."""
@@ -336,6 +326,8 @@ class Agent:
             if self._loop.now - self._heard > welcome.silence:
                 self._finish(True, f"the farm was silent for {welcome.silence:g} s")
         self._beats += 1
+        if self._groups is not None:
+            self._groups.follow(len(self._pool.slots))
         self._tell(
             Heartbeat(
                 self._beats, self._machine.cores_in_use(), self._machine.available(),
@@ -401,6 +393,8 @@ class Agent:
         signal.set_wakeup_fd(-1)
         tree.end(lambda: self._tree.below((os.getpid(),)), self._reap)
         if self._session is not None:
+            if self._groups is not None:
+                self._groups.remove()
             self._session.remove()
         forced, reason = self._end or (True, "a fault of the agent")
         self._tell(Farewell(int(forced), reason))

@@ -24,6 +24,7 @@ from ..errors import RemoteProtocolError
 from ..resources import Usage
 from . import internal, page
 from .channel import Channel
+from .grouping import Groups
 from .loop import Loop
 from .spawn import spawn
 from .system import put_first
@@ -182,6 +183,7 @@ class Pool:
         owner: Who is told what happens.
         hash_seed: For all of them.
         folders: The folders of calls and of blobs.
+        groups: The control groups of calls.
         variables: Environment variables of their own.
     """
 
@@ -191,12 +193,14 @@ class Pool:
         owner: Owner,
         hash_seed: int,
         folders: tuple[str, str],
+        groups: Groups,
         variables: Mapping[str, str],
     ) -> None:
         self._loop = loop
         self._owner = owner
         self._hash_seed = hash_seed
         self._folders = folders
+        self._groups = groups
         self._variables = variables
         self._templates: dict[Key, Template] = {}
         self._slots: dict[int, Slot] = {}
@@ -414,6 +418,7 @@ class Pool:
             # What they started was swept.
             begun = int(worker.words[page.BEGUN])
             self._bury(worker, internal.WorkerGone(worker.number, begun, -9, 0.0, Usage(), "", b""))
+        self._groups.remove_slot(slot.number)
         self._loop.forget(slot.channel.sock.fileno())
         slot.channel.close()
         idle = self._idle.get(slot.template.key, [])
@@ -455,6 +460,8 @@ class Pool:
             preload=recipe.preload,
             early=recipe.early,
             patient=recipe.patient,
+            groups=self._groups.parents,
+            threads=self._groups.threads,
         )
         channel.send(program)
         channel.send(encode(internal.Setup(template.number, json.dumps(asdict(plan)))))

@@ -13,70 +13,34 @@ import select
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
 
 from .._monitor import tree
 from .._monitor.limits import exceeded, most
-from .._monitor.proc import oom_kills
 from .._monitor.trace import WALL, Tracer
 from .._monitor.tree_watch import SUPERVISOR
 from .._wire.frames import Fragment, FrameReader
 from .._wire.messages import Isolation, Message, decode, encode
 from ..resources import Resources, Usage
 from . import internal, system
+from .forked import Forked, Place
 from .hook import hook
 from .output import COALESCE, Pipes
-from .page import BEGUN, CLEAN, ENDED, SETTLED, Page
+from .page import BEGUN, SETTLED, Page
 from .prepared import prepared
 from .scratch import disk_usage, open_up, remove, removed_empty
+from .slot_group import Call, SlotGroup
 from .spawning import Spawning
 from .watch import CallWatch
 from .worker import run_worker
 
 _READ = 1 << 16
 
+# Who is to die first when memory is short: of the workers and what they have started the
+# largest. A supervisor has no more than they do, and all that its slot was doing goes with it.
+_SCORE, _OWN_SCORE = 1000, 500
+
 # What `ps` and `top` show; another monitor, above us, tells by the first who measures itself.
 _WORKER = b"afarm call"
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a supervisor's workers find things.
-
-    Attributes:
-        calls: The folder for scratch directories.
-        blobs: The folder with large functions and put objects.
-    """
-
-    calls: str
-    blobs: str
-
-
-@dataclass(slots=True)
-class _Forked:
-    """A worker, as its supervisor knows it."""
-
-    number: int
-    pid: int
-    pipes: Pipes
-    slot: memoryview
-    folder: str
-    watch: CallWatch | None = None
-    isolation: Isolation = Isolation.FORK
-    printed_at: float = 0.0  # when output began to wait; 0: none does
-    resource: str = ""  # what it went over, once it did
-    exit: int | None = None
-    usage: Usage = field(default_factory=Usage)
-    orphans: float = 0.0  # seconds of CPU of processes of its call that ended as ours
-
-    @property
-    def clean(self) -> bool:
-        """Whether its last call ended and left no process behind, as the worker says.
-
-        A worker adopts its orphans itself while it lives, so that it knows at no cost
-        what a search through all processes takes milliseconds to find out.
-        """
-        return 0 < int(self.slot[BEGUN]) == self.slot[ENDED] == self.slot[CLEAN]
 
 
 class Supervisor:
@@ -95,11 +59,12 @@ class Supervisor:
         self._page = page
         self._place = place
         self._reader = FrameReader(internal.FROM_AGENT)
-        self._workers: dict[int, _Forked] = {}
+        self._workers: dict[int, Forked] = {}
         self._forked = 0
         self._tree = tree.ProcessTree(os.getpid())
         self._poll = select.poll()
-        self._ooms = oom_kills()
+        self._score = system.OutOfMemoryScore()
+        self._group = SlotGroup(place.groups, number, place.threads)
         self._tracer: Tracer | None = None
         self._wakeups, self._wake = (system.move_high(fd) for fd in os.pipe())
         for descriptor in (self._wakeups, self._wake):
@@ -110,8 +75,7 @@ class Supervisor:
         """Serve until the agent goes away or asks for the end; then end everything below."""
         system.become_subreaper()
         system.set_name(SUPERVISOR)
-        # Inherited by the workers, of which the kernel then takes the largest.
-        system.set_oom_score(1000)
+        self._score.set(_OWN_SCORE)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._on_term)
@@ -199,13 +163,21 @@ class Supervisor:
             return
         worker.isolation = message.isolation
         if worker.watch is None:
-            worker.watch = CallWatch(worker.pid, worker.slot, worker.folder, self._tree)
+            grouped = self._group.entered
+            worker.watch = CallWatch(worker.pid, worker.slot, worker.folder, self._tree, grouped)
         worker.watch.begin(message.limits, message.expected, time.monotonic())
+        calls = self._calls()
+        first = len(calls) == 1 and not worker.watch.sequence
+        self._group.begin(calls, first=first, reuse=message.isolation is Isolation.REUSE)
         # The next call's worker is made while this call runs.
-        if message.isolation is Isolation.FORK and self._spare() is None:
-            self._fork_worker()
+        if message.isolation is Isolation.FORK:
+            self._have_spare()
 
-    def _spare(self) -> _Forked | None:
+    def _calls(self) -> list[Call]:
+        """Return what the slot's group is to know of the calls that run."""
+        return [w.watch.for_group for w in self._workers.values() if w.watch is not None]
+
+    def _spare(self) -> Forked | None:
         return next((w for w in self._workers.values() if w.watch is None and w.exit is None), None)
 
     def _settle(self, message: internal.Settle) -> None:
@@ -225,16 +197,22 @@ class Supervisor:
                 self._tracer.release()
                 self._tracer = None
             worker.slot[SETTLED] = message.sequence
-        if message.leaving and self._spare() is None:
-            self._fork_worker()
+        if message.leaving:
+            self._have_spare()
         if watch is not None:
             usage = watch.take_peaks()
             self._tell_curve(worker, watch)
+        killed = message.tree and self._group.has_killed()
         worker.pipes.read_all()
         tail = worker.pipes.finish(message.sequence)
         if not worker.pipes.waiting:
             worker.printed_at = 0.0
-        self._send(internal.Settled(worker.number, message.sequence, worker.orphans, usage, tail))
+        self._send(
+            internal.Settled(
+                worker.number, message.sequence, worker.orphans, usage,
+                "memory" if killed else "", tail,
+            )
+        )  # fmt: skip
         worker.orphans = 0.0
 
     def _dispose(self, number: int) -> None:
@@ -243,6 +221,20 @@ class Supervisor:
             self._kill(worker)
 
     # --- workers
+
+    def _have_spare(self) -> None:
+        """Fork a worker if none waits for a call.
+
+        Raises:
+            OSError: If that cannot be done, and there is no other worker. Else it may be
+                for what a call has started, and is done when that is gone.
+        """
+        if self._spare() is None:
+            try:
+                self._fork_worker()
+            except OSError:
+                if not self._workers:
+                    raise
 
     def _fork_worker(self) -> None:
         self._forked += 1
@@ -253,7 +245,14 @@ class Supervisor:
         slot = self._page.slot(number)
         name = f"{self._number}.{number}"
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = self._fork()
+        except OSError:
+            theirs.close()
+            ours.close()
+            for descriptor in (*pipes[0], *pipes[1]):
+                os.close(descriptor)
+            raise
         if pid == 0:
             theirs.close()
             self._become_worker(parent, ours, pipes, slot, name)
@@ -265,7 +264,7 @@ class Supervisor:
             self._send(internal.Printed(number, sequence, stream, dropped, data))
 
         readers = (pipes[0][0], pipes[1][0])
-        worker = _Forked(
+        worker = Forked(
             number,
             pid,
             Pipes(readers, lambda: int(slot[BEGUN]), emit),
@@ -277,6 +276,16 @@ class Supervisor:
             self._poll.register(reader, select.POLLIN)
         self._send(internal.WorkerReady(number, pid, parent), [theirs.fileno()])
         theirs.close()
+
+    def _fork(self) -> int:
+        """Fork as `os.fork` does; the child is the one to die for memory."""
+        parent = os.getpid()
+        self._score.set(_SCORE)  # it is inherited
+        try:
+            return os.fork()
+        finally:
+            if os.getpid() == parent:
+                self._score.set(_OWN_SCORE)
 
     def _become_worker(
         self, parent: int, sock: socket.socket, pipes: list[tuple[int, int]], slot: memoryview,
@@ -304,7 +313,7 @@ class Supervisor:
     def _reap(self) -> None:
         """Wait for every child that has ended; see to the workers among them."""
         by_pid = {w.pid: w for w in self._workers.values()}
-        gone: list[_Forked] = []
+        gone: list[Forked] = []
         while True:
             try:
                 every = os.WNOHANG | (WALL if self._tracer is not None else 0)
@@ -331,7 +340,7 @@ class Supervisor:
         for worker in gone:
             self._bury(worker)
 
-    def _bury(self, worker: _Forked) -> None:
+    def _bury(self, worker: Forked) -> None:
         """Tell the agent that a worker and everything it started is gone; make it so first."""
         if worker.exit != 0 or not worker.clean:
             self._end_tree(worker, {worker.pid})
@@ -343,7 +352,7 @@ class Supervisor:
             usage = most(usage, watch.take_peaks())
             self._tell_curve(worker, watch)
             watch.close()
-            if not worker.resource and worker.exit == -signal.SIGKILL and self._oom_killed():
+            if not worker.resource and self._group.has_killed(worker.exit):
                 worker.resource = "memory"
         worker.pipes.read_all()
         tail = worker.pipes.finish(int(worker.slot[BEGUN]))
@@ -364,19 +373,15 @@ class Supervisor:
                 worker.resource, tail,
             )
         )  # fmt: skip
-        if self._spare() is None and not self._ending:
-            self._fork_worker()
+        if not self._ending:
+            self._have_spare()
 
-    def _tell_curve(self, worker: _Forked, watch: CallWatch) -> None:
+    def _tell_curve(self, worker: Forked, watch: CallWatch) -> None:
         curve = watch.curve.pack() if worker.resource else watch.take_curve()
         if curve:
             self._send(internal.Curve(worker.number, watch.sequence, curve))
 
-    def _oom_killed(self) -> bool:
-        before, self._ooms = self._ooms, oom_kills()
-        return self._ooms > before
-
-    def _end_tree(self, worker: _Forked, too: set[int]) -> None:
+    def _end_tree(self, worker: Forked, too: set[int]) -> None:
         """End what a worker's call has started, orphans included; and the worker itself ``too``."""
         others = {w.pid for w in self._workers.values() if w is not worker}
         busy = any(w.watch is not None for w in self._workers.values() if w is not worker)
@@ -415,21 +420,22 @@ class Supervisor:
             last = max(watched, key=lambda worker: worker.number)
             last.orphans += used.ru_utime + used.ru_stime
 
-    def _kill(self, worker: _Forked) -> None:
+    def _kill(self, worker: Forked) -> None:
         """Kill a worker and its tree. It is buried when it has been waited for."""
         self._end_tree(worker, {worker.pid})
 
     # --- watching and output
 
-    def _look(self, worker: _Forked, now: float) -> None:
+    def _look(self, worker: Forked, now: float) -> None:
         watch = worker.watch
         assert watch is not None
         usage = watch.look(now)
+        self._group.look(self._calls())
         if usage is None or worker.exit is not None or worker.resource:
             return
         breach = exceeded(watch.limits, usage, certain_memory=watch.certain_memory)
-        if breach is not None:
-            worker.resource = breach.resource
+        if breach is not None or self._group.has_killed():
+            worker.resource = breach.resource if breach is not None else "memory"
             self._kill(worker)
         elif watch.to_be_traced:
             self._trace(worker, watch)
@@ -444,7 +450,7 @@ class Supervisor:
                 watch.look(time.monotonic())
                 self._trace(worker, watch)
 
-    def _trace(self, worker: _Forked, watch: CallWatch) -> None:
+    def _trace(self, worker: Forked, watch: CallWatch) -> None:
         """Trace a call's processes from now on, where that can be done."""
         seized = False
         if self._tracer is None:

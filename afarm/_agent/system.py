@@ -93,13 +93,23 @@ def trim_heap() -> None:
         trim(0)
 
 
-def set_oom_score(score: int) -> None:
-    """Set how readily the kernel kills this process for memory: 1000 first, -1000 never.
+class OutOfMemoryScore:
+    """How readily the kernel kills this process for memory: 1000 first, -1000 never.
 
-    An ordinary user may raise the score but not lower it below what it was started with.
+    Children inherit it. An ordinary user may raise the score but not lower it below what it
+    was started with; what is refused changes nothing.
     """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(score))
+
+    def __init__(self) -> None:
+        try:
+            self._file = move_high(os.open("/proc/self/oom_score_adj", os.O_WRONLY))
+        except OSError:
+            self._file = -1
+
+    def set(self, score: int) -> None:
+        """Change it: 1 us."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._file, str(score).encode(), 0)
 
 
 @functools.cache

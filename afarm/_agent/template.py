@@ -16,6 +16,7 @@ import socket
 import sys
 from dataclasses import dataclass, field
 
+from .._monitor.groups import Parent
 from .._monitor.proc import read_status
 from .._wire.codec import write_ahead
 from .._wire.frames import Fragment, FrameReader
@@ -58,6 +59,8 @@ class Plan:
         blobs: The folder for large functions and put objects.
         early: The folder of the environment, if modules of it may still be to come.
         patient: Whether to import nothing before all is there.
+        groups: The control groups of all calls; in JSON each is a list.
+        threads: How many processes and threads those may have; 0: any number.
     """
 
     calls: str
@@ -66,6 +69,14 @@ class Plan:
     preload: list[str] = field(default_factory=list)
     early: str = ""
     patient: bool = False
+    groups: list[Parent] = field(default_factory=list)
+    threads: int = 0
+
+    @property
+    def place(self) -> Place:
+        """Where workers find things."""
+        parents = tuple(Parent(*each) for each in self.groups)
+        return Place(self.calls, self.blobs, parents, self.threads)
 
 
 class Template:
@@ -162,7 +173,7 @@ class Template:
             self._sock.close()
             sock = system.move_socket_high(socket.socket(fileno=descriptors[0]))
             page = Page(descriptors[1])
-            Supervisor(number, sock, page, Place(self._plan.calls, self._plan.blobs)).run()
+            Supervisor(number, sock, page, self._plan.place).run()
             code = 0
         except BaseException:  # nothing of this child may run the template's code
             with contextlib.suppress(Exception):

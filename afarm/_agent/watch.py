@@ -39,6 +39,7 @@ from .page import (
     WATCHED,
 )
 from .scratch import DiskWalk
+from .slot_group import Call
 
 # A worker that has had nothing to do for so long is not looked at any more until the
 # agent says that it gives it something.
@@ -78,6 +79,7 @@ class CallWatch:
         slot: Its words in the shared page.
         folder: Its scratch directory.
         tree: Finds descendants of the supervisor.
+        grouped: Whether a control group bounds the slot.
 
     Attributes:
         seen: What is seen of its processes.
@@ -86,7 +88,10 @@ class CallWatch:
         traced: Whether all processes of the present call were traced.
     """
 
-    def __init__(self, pid: int, slot: memoryview, folder: str, tree: ProcessTree) -> None:
+    def __init__(
+        self, pid: int, slot: memoryview, folder: str, tree: ProcessTree, grouped: bool = False
+    ) -> None:  # fmt: skip
+        self._sources = Source.WATCH | Source.GROUP if grouped else Source.WATCH
         self._slot = slot
         self._folder = folder
         self.seen = TreeWatch(pid, tree)
@@ -137,6 +142,12 @@ class CallWatch:
     def certain_memory(self) -> int:
         """Bytes that the present call surely had at its peak so far."""
         return self.seen.memory.low
+
+    @property
+    def for_group(self) -> Call:
+        """What a control group is to know of the present call."""
+        memory = None if self._expected else self.limits.memory
+        return Call(memory, self.limits.processes, max(0, self.seen.growing))
 
     def look(self, now: float) -> Usage | None:
         """Return what the present call uses, as peaks so far.
@@ -306,7 +317,7 @@ class CallWatch:
     def _usage(self, elapsed: float) -> Usage:
         """Return what was seen so far."""
         seen, times = self.seen, self._times
-        sources = Source.WATCH
+        sources = self._sources
         if seen.processes > 1:
             sources |= Source.TREE
         if self.traced:

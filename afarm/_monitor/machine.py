@@ -68,6 +68,9 @@ class Machine:
         affinity: The processors that this process may run on.
         process_limits: What `own_process_limits` returns.
         host: The name of the machine.
+
+    Attributes:
+        cgroups: The groups that this process is in.
     """
 
     def __init__(
@@ -82,7 +85,7 @@ class Machine:
         self._root = root.rstrip("/")
         self._affinity = _own_affinity() if affinity is None else affinity
         self._limits = own_process_limits() if process_limits is None else process_limits
-        self._cgroups = Cgroups(root)
+        self.cgroups = Cgroups(root)
         self._job = Job(
             os.environ if environ is None else environ,
             os.uname().nodename if host is None else host,
@@ -97,7 +100,7 @@ class Machine:
     def _usable(self) -> tuple[frozenset[int], str]:
         """Return the processors that this process may run on, and what confines it to them."""
         found, source = self._affinity, "affinity"
-        for cpus, confined_by in self._cgroups.cpus():
+        for cpus, confined_by in self.cgroups.cpus():
             # What has no processor in common with the affinity is not about this process.
             if found & cpus and not found <= cpus:
                 found, source = found & cpus, confined_by
@@ -107,7 +110,7 @@ class Machine:
     def cores(self) -> Bound:
         """Return how many cores may be used, and what sets that."""
         bounds = [Bound(float(len(self._cpus)), self._confined_by)]
-        bounds += [bound for bound, _ in self._cgroups.quotas()]
+        bounds += [bound for bound, _ in self.cgroups.quotas()]
         bounds += self._job.cores()
         found = least(bounds)
         assert found is not None
@@ -125,7 +128,7 @@ class Machine:
         return found
 
     def _memory_bounds(self) -> Iterator[Bound]:
-        yield from self._cgroups.memory()
+        yield from self.cgroups.memory()
         yield from self._job.memory()
         if self._job.limits_processes:
             for name, amount in self._limits.items():
@@ -142,7 +145,7 @@ class Machine:
     def available(self) -> int:
         """Return the bytes of memory that a new process could have without swapping."""
         bounds = [float(self._meminfo().get("MemAvailable", 0))]
-        bounds += self._cgroups.memory_left()
+        bounds += self.cgroups.memory_left()
         bounds += [bound.amount for bound in self._memory_bounds()]
         return int(min(bounds))
 
@@ -151,7 +154,7 @@ class Machine:
 
         Where a cgroup limits us, what others on the machine wait for is not our concern.
         """
-        path = self._cgroups.memory_pressure() or f"{self._root}/proc/pressure/memory"
+        path = self.cgroups.memory_pressure() or f"{self._root}/proc/pressure/memory"
         for line in read_text(path).splitlines():
             kind, _, rest = line.partition(" ")
             if kind == "some" and rest.startswith("avg10="):
@@ -206,7 +209,7 @@ class Machine:
         Of the cores that `cores` counts: of the processors that we are confined to, or of
         the quota that bounds us. The first look returns 0.
         """
-        bounds = [*self._cgroups.quotas()]
+        bounds = [*self.cgroups.quotas()]
         bound, group = min(bounds, key=lambda each: each[0].amount, default=(None, None))
         if bound is not None and group is not None and bound.amount < len(self._cpus):
             used = self._quota_in_use(group)
@@ -215,7 +218,7 @@ class Machine:
         return self._processors_in_use()
 
     def _quota_in_use(self, group: Group) -> float | None:
-        now, used = time.monotonic(), self._cgroups.processor_time(group)
+        now, used = time.monotonic(), self.cgroups.processor_time(group)
         if used is None:
             return None
         before, self._used = self._used, (now, used)

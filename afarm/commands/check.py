@@ -81,6 +81,7 @@ async def _measure(farm: afarm.Farm, opened: float) -> dict[str, str]:
         "host key": "not needed" if node.kind != "ssh" else "known and unchanged",
         "Python": python,
         "capacity": describe_resources(node.capacity, sources),
+        "monitor": ", ".join(node.tiers),
         "cache": node.cache or "none: the farm's own interpreter serves",
         "round trip": f"{statistics.median(trips) * 1e3:.2f} ms",
         "upload": f"{format_bytes(await _upload_rate(quick, nothing))}/s",
