@@ -5,6 +5,9 @@ the monitor: overshoot is the most it noted, over the limit; the delay runs from
 is over the limit to the end of the process that grew. By default every core is kept busy by
 somebody else.
 
+The kernel's part, a control group behind the watch, is there in the first three where this
+machine lets the agent make groups, and switched off in the next three (`AFARM_GROUPS=0`).
+
 Beside afarm: the reference, `resource_monitor` (Debian: coop-computing-tools), with its
 defaults, and with the shortest interval that it takes.
 """
@@ -27,6 +30,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import afarm
+from afarm.executor import CallFuture
+from afarm.resources import Source
 
 from . import growing
 from .figures import Figure
@@ -37,7 +42,9 @@ LIMITS = {"100 MiB": 100 * MIB, "1 GiB": 1 << 30}
 # Bytes per second; 0: one allocation, touched as fast as the machine can.
 RATES = {"0.1 GB/s": 1e8, "1 GB/s": 1e9, "2 GB/s": 2e9, "at once": 0.0}
 FLOOR = "floor: killed at once"
-SYSTEMS = ("afarm fork", "afarm reuse", "afarm, a subprocess", "resource_monitor", FLOOR)
+OURS = ("afarm fork", "afarm reuse", "afarm, a subprocess")
+WITHOUT = ", no cgroup"
+SYSTEMS = (*OURS, *(name + WITHOUT for name in OURS), "resource_monitor", FLOOR)
 
 # Who is not stopped by then is not going to be; the growing program stops at so much more
 # than its limit, or at a third of what the machine has free.
@@ -186,13 +193,19 @@ def _program(case: Case, limit: int, most: int) -> Iterator[Callable[[str], None
 
         yield reference
         return
-    isolation = "reuse" if case.system == "afarm reuse" else "fork"
+    os.environ["AFARM_GROUPS"] = "0" if WITHOUT in case.system else "1"
+    isolation = "reuse" if "reuse" in case.system else "fork"
     function = growing.grow_in_subprocess if "subprocess" in case.system else growing.grow
     with afarm.Executor(
         [afarm.LocalNode(cores=1)], isolation=isolation, retries=0, progress=False
     ) as executor:
         limited = executor.options(cores=1, memory=limit)
-        limited.submit(len, "").result()
+        first = limited.submit(len, "")
+        first.result()
+        usage = first.usage if isinstance(first, CallFuture) else None
+        grouped = usage is not None and usage.sources & Source.GROUP
+        if not grouped and WITHOUT not in case.system:
+            raise CannotMeasure("no control groups can be made here: see the same without")
 
         def ours(path: str) -> None:
             try:
