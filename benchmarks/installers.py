@@ -1,7 +1,7 @@
 """The same environment made on a host by an installer: ``pip``, or ``uv pip``.
 
 Before: the wheels of the pinned closure are fetched from the index that this machine uses, once,
-into ``results/wheels``; ``uv``'s program is copied to the host.
+into ``~/.cache/afarm-benchmarks``; ``uv``'s program is copied to the host.
 
 Counted, in one command by `ssh`: a virtual environment without pip in it; ``install`` of the
 pinned lines with ``--no-deps`` (nothing is left to be solved), the wheels coming from a web server
@@ -34,7 +34,8 @@ from .question import CannotMeasure
 PIP, UV = "pip install", "uv pip install"
 INSTALLERS = (PIP, UV)
 
-_WHEELS = Path(__file__).parent / "results" / "wheels"
+# Not in this package: it travels to nodes with the functions of it that are called.
+_WHEELS = Path.home() / ".cache" / "afarm-benchmarks" / "wheels"
 
 
 def fetch(requirements: Sequence[str]) -> Path:
