@@ -185,7 +185,7 @@ class Executor(concurrent.futures.Executor):
         try:
             # Here and not on the farm's loop: the caller may change them afterwards.
             arguments = dump_arguments(args, kwargs)
-            features = farm._features(fn, args, kwargs)
+            features = farm._submission.features(fn, args, kwargs)
         except SerializationError as exc:
             future.set_exception(exc)
             return future
@@ -270,7 +270,7 @@ def _submit(
     if future.cancelled():
         return
     try:
-        _, invocation = farm._submit(fn, (), {}, arguments=arguments, features=features)
+        _, invocation = farm._submission.call(fn, (), {}, arguments=arguments, features=features)
     except Exception as exc:
         future.set_exception(exc)
     else:

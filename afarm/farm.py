@@ -5,99 +5,31 @@ from __future__ import annotations
 import asyncio
 import copy
 import functools
-import logging
 import os
 import types
 import weakref
-from asyncio import _get_running_loop
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from . import explanation, views
 from . import sizing as sizers
-from ._core.request import Request
-from ._core.sizers.base import features_wanted
-from .call import IN_THREAD, Call, StreamState, Target
-from .display import Display
-from .errors import FarmError, NodeError, NoNodesError, SerializationError
+from .call import IN_THREAD, StreamState
+from .errors import NodeError
 from .explanation import Explanation
 from .invocation import Invocation, Ref
-from .iteration import STREAM_AHEAD, Stream
 from .iteration import Mapping as MapInProgress
-from .laid import Files, LaidFiles
+from .iteration import Stream
+from .laid import Files
+from .life import Life
 from .options import CallOptions, check_isolation, check_options, check_retries
-from .payload import (
-    Arguments,
-    category_of,
-    dump_arguments,
-    features_of,
-    parameters,
-    sizes_of_results,
-)
-from .payload.arguments import NO_NEEDS, dump
-from .payload.content import code_digest
-from .payload.needs import Need
-from .scheduler import Scheduler
+from .payload.arguments import dump
 from .sizing import Sizer
-from .software import Added
+from .submission import Submission
 from .tally import Stats
-from .tracing import Tracings
 from .transport.hosts import NodeSpec, expand
 from .views import NodeInfo
 
-if TYPE_CHECKING:
-    from .memo import Question
-    from .recording import Recording
-
 T = TypeVar("T")
-
-log = logging.getLogger("afarm")
-
-# Of the needs of a function's arguments, so many are analysed ahead. Where they are of new
-# code each time, what they import is left to the nodes' import hook.
-MOST_NEEDS = 1000
-
-
-class _Life:
-    """What all views of one farm share."""
-
-    def __init__(
-        self,
-        nodes: list[Any],
-        sizer: Sizer,
-        progress: bool | None,
-        record: str | os.PathLike[str] | None,
-    ) -> None:
-        self.nodes = nodes
-        self.sizer = sizer
-        self.wants_features = features_wanted(sizer)
-        self.tracings = Tracings()
-        self.recording: Recording | None = None
-        if record is not None:
-            # Who keeps no record need not wait for a database to be imported.
-            from .recording import Recording
-
-            self.recording = Recording(record, sizer)
-        self.progress = progress
-        self.phase = "new"  # new, opening, open, closing, closed
-        self.closed: asyncio.Future[None] | None = None  # what a second `close` waits for
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self.scheduler: Scheduler | None = None
-        self.display: Display | None = None
-
-    def misuse(self) -> RuntimeError:
-        """Return the error for a call that cannot be taken now, or here."""
-        if self.phase in ("closing", "closed"):
-            return RuntimeError("this farm is closed: make a new Farm")
-        if self.phase != "open":
-            return RuntimeError(
-                "this farm is not open: use it inside 'async with Farm(...) as farm:' or call "
-                "'await farm.open()' first"
-            )
-        return RuntimeError(
-            "a farm is used on the event loop that opened it, and this is another thread or "
-            "loop: from synchronous code use afarm.Executor"
-        )
 
 
 class Farm:
@@ -141,14 +73,13 @@ class Farm:
         sizer = sizers.sizer_named(sizing) if isinstance(sizing, str) else sizing
         if not callable(getattr(sizer, "allocate", None)):
             raise TypeError(f"sizing is the name of a sizer, or has the methods of one: {sizing!r}")
-        self._life = _Life(expand(nodes), sizer, progress, record)
+        self._life = Life(expand(nodes), sizer, progress, record)
         self._show_output = show_output
         self._silence = silence
         self._options = CallOptions(
             isolation=check_isolation(isolation), retries=check_retries(retries), priority=0.0
         )
-        self._targets: dict[tuple[int, bool], Target] = {}
-        self._laid: LaidFiles | None = None
+        self._submission = Submission(self._life, self._options)
 
     def __repr__(self) -> str:
         names = ", ".join(node.name for node in self._life.nodes[:4])
@@ -165,53 +96,8 @@ class Farm:
             RecordError: If the record cannot be used.
             RuntimeError: If the farm was opened before.
         """
-        life = self._life
-        if life.phase != "new":
-            raise RuntimeError("a farm is opened once: make a new Farm")
-        life.phase = "opening"
-        life.loop = asyncio.get_running_loop()
-        if life.recording is not None:
-            try:
-                await life.recording.open()
-            except BaseException:
-                life.phase = "closed"
-                raise
-        life.scheduler = Scheduler(
-            life.sizer,
-            silence=self._silence,
-            show_output=self._show_output,
-            recorder=life.recording,
-        )
-        try:
-            tries = [life.scheduler.add_node(node) for node in life.nodes]
-            await self._wait_first_node(tries)
-        except BaseException:
-            life.phase = "closed"
-            await life.scheduler.close()
-            if life.recording is not None:
-                await life.recording.close()
-            raise
-        life.phase = "open"
-        if life.recording is not None:
-            life.recording.follow(life.scheduler)
-        life.display = Display(
-            functools.partial(views.progress, life.scheduler), progress=life.progress
-        )
-        life.display.start()
+        await self._life.open(silence=self._silence, show_output=self._show_output)
         return self
-
-    async def _wait_first_node(self, tries: Sequence[asyncio.Future[str | None]]) -> None:
-        """Return when one try succeeded; raise when all have failed."""
-        waiting: set[asyncio.Future[str | None]] = set(tries)
-        while waiting:
-            done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if any(one.result() is None for one in done):
-                return
-        reasons = {
-            node.name: str(one.result()) for node, one in zip(self._life.nodes, tries, strict=True)
-        }
-        lines = "\n".join(f"  {reason}" for reason in reasons.values())
-        raise NoNodesError(f"no node could be opened:\n{lines}", reasons=reasons)
 
     async def close(self, cancel: bool = False) -> None:
         """Wait for what was submitted, then end everything on the nodes.
@@ -223,58 +109,7 @@ class Farm:
         the process trees to be gone; cancelled again, it leaves that to the nodes. Called
         while the farm closes, it waits for the same end.
         """
-        await self._close(cancel=cancel)
-
-    async def _close(self, *, cancel: bool, interrupted: bool = False) -> None:
-        life = self._life
-        scheduler = life.scheduler
-        if life.phase == "new":
-            life.phase = "closed"
-        if scheduler is None or life.phase not in ("open", "closing"):
-            return
-        if cancel:
-            scheduler.cancel_all()
-        if life.closed is not None:
-            await asyncio.shield(life.closed)
-            return
-        life.phase = "closing"
-        life.closed = asyncio.get_running_loop().create_future()
-        try:
-            await self._end(scheduler, interrupted)
-        finally:
-            if life.recording is not None:
-                await life.recording.close()
-            life.phase = "closed"
-            life.closed.set_result(None)
-            if life.display is not None:
-                await life.display.stop()
-            scheduler.tell_unseen()
-
-    @staticmethod
-    async def _end(scheduler: Scheduler, interrupted: bool) -> None:
-        """Wait until nothing runs, then close the connections.
-
-        Args:
-            scheduler: Of this farm.
-            interrupted: Whether this is already the answer to a cancellation, as to a
-                first Ctrl-C: at the next one it does not wait any more.
-        """
-        # Of these nobody will take another item, and their nodes would wait for that.
-        scheduler.cancel_streams_of(asyncio.current_task())
-        scheduler.give_up_without_nodes()
-        hurry = True
-        try:
-            try:
-                await scheduler.wait_idle()
-            except asyncio.CancelledError:
-                scheduler.cancel_all()
-                if not interrupted:
-                    await scheduler.wait_idle()
-                    hurry = False
-                raise
-            hurry = False
-        finally:
-            await scheduler.close(hurry=hurry)
+        await self._life.close(cancel=cancel)
 
     async def __aenter__(self) -> Self:
         return await self.open()
@@ -285,7 +120,7 @@ class Farm:
         error: BaseException | None,
         traceback: types.TracebackType | None,
     ) -> None:
-        await self._close(
+        await self._life.close(
             cancel=error is not None, interrupted=isinstance(error, asyncio.CancelledError)
         )
 
@@ -301,174 +136,7 @@ class Farm:
             RuntimeError: If the farm is not open, or this is not its loop. Every other
                 error arrives through the invocation.
         """
-        return self._submit(fn, args, kwargs)[1]
-
-    def _submit(
-        self,
-        fn: Callable[..., Any],
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-        *,
-        arguments: Arguments | None = None,
-        features: Mapping[str, float] | None = None,
-        stream: bool = False,
-    ) -> tuple[Call, Invocation[Any]]:
-        scheduler = self._scheduler()
-        called = (args, kwargs) if arguments is None else None
-        problem = self._look_at_files(scheduler) if self._options.files else None
-        target = self._targets.get((id(fn), stream))
-        if target is None or target.function() is not fn:
-            target = self._new_target(fn, stream)
-        try:
-            if problem is not None:
-                raise problem
-            pickled = scheduler.functions.pickle(fn)
-            if arguments is None:
-                arguments = dump_arguments(args, kwargs)
-            if arguments.refs:
-                _check_refs(arguments.refs, scheduler)
-            if self._laid is not None:
-                for file in self._laid:
-                    arguments.add_ref(file)
-            known = target.added.carried
-            if arguments.needs and not arguments.needs <= known and len(known) < MOST_NEEDS:
-                target = self._new_target(fn, stream, known | arguments.needs)
-        except FarmError as exc:
-            call = Call(next(scheduler.numbers), target, None, Arguments())
-            invocation: Invocation[Any] = Invocation(call, scheduler)
-            scheduler.refuse(call, exc)
-            return call, invocation
-        call = Call(next(scheduler.numbers), target, pickled, arguments)
-        if called is not None and self._wants_features(target.category, *called):
-            call.features = features_of(target.parameters, args, kwargs)
-            if arguments.invocations:
-                call.awaited = sizes_of_results(
-                    target.parameters, args, kwargs, arguments.invocations
-                )
-        else:
-            call.features = features
-        if stream:
-            call.stream = StreamState()
-        elif self._options.memo:
-            call.memo = self._ask(fn, called, call)
-        invocation = Invocation(call, scheduler)
-        scheduler.submit(call)
-        return call, invocation
-
-    def _wants_features(
-        self, category: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> bool:
-        """Return whether what the arguments tell is of use: where memory is stated it is not."""
-        return (
-            bool(args or kwargs)
-            and self._options.stated.memory is None
-            and self._life.wants_features(category)
-        )
-
-    def _features(
-        self, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Mapping[str, float] | None:
-        """Return what the arguments of a call tell, if that is of use; from any thread."""
-        category = self._options.category or category_of(fn)
-        if not self._wants_features(category, args, kwargs):
-            return None
-        return features_of(parameters(fn), args, kwargs)
-
-    def _look_at_files(self, scheduler: Scheduler) -> FarmError | None:
-        """Note what the files of this view are now; return what is wrong with one."""
-        if self._laid is None:
-            self._laid = LaidFiles(self._options.files or {}, scheduler)
-        try:
-            if self._laid.refresh():
-                self._targets.clear()  # they name the blobs of the files
-        except FarmError as exc:
-            return exc
-        return None
-
-    def _ask(
-        self,
-        fn: Callable[..., Any],
-        called: tuple[tuple[Any, ...], Mapping[str, Any]] | None,
-        call: Call,
-    ) -> Question:
-        """Return the question whether a call was made before."""
-        from .memo import ask
-
-        assert call.function is not None
-        assert call.arguments is not None
-        question = ask(
-            fn,
-            called,
-            pickled=call.function,
-            arguments=call.arguments,
-            settings=self._options.settings(None),
-        )
-        if self._laid is not None:
-            for name, file in zip(self._laid.blobs(), self._laid, strict=True):
-                question.content.add(name)
-                question.content.refer(file)
-        return question
-
-    def _scheduler(self) -> Scheduler:
-        """Return the scheduler if calls can be taken now and here."""
-        life = self._life
-        if life.phase != "open" or _get_running_loop() is not life.loop:
-            raise life.misuse()
-        assert life.scheduler is not None
-        return life.scheduler
-
-    def _new_target(
-        self, fn: Callable[..., Any], stream: bool, carried: frozenset[Need] = NO_NEEDS
-    ) -> Target:
-        """Return how a function is to be called in this view.
-
-        Args:
-            fn: The function.
-            stream: Whether it is a generator whose items are wanted.
-            carried: What its arguments have needed so far.
-        """
-        if not callable(fn):
-            raise TypeError(f"submit() takes a function and its arguments, not {fn!r}")
-        options = self._options
-        category = options.category or category_of(fn)
-        code = told = ""
-        recording = self._life.recording
-        if recording is not None:
-            code = code_digest(fn)
-            told = explanation.describe_stated(options.stated)
-            recording.prime(category, code)
-        key = (id(fn), stream)
-        function: Callable[[], Callable[..., Any] | None]
-        try:
-            function = weakref.ref(fn, lambda _: self._targets.pop(key, None))
-        except TypeError:
-            function = lambda: fn  # noqa: E731
-        target = Target(
-            function=function,
-            held=fn,
-            category=category,
-            proto=Request(
-                category=category,
-                stated=options.stated,
-                isolation=options.isolation or "auto",
-                retries=3 if options.retries is None else options.retries,
-                priority=options.priority or 0.0,
-                node=options.node,
-            ),
-            settings=options.settings(
-                STREAM_AHEAD if stream else None, self._laid.blobs() if self._laid else None
-            ),
-            retry_on=options.retry_on or (),
-            added=options.added.also(Added(carried=carried)),
-            code=code,
-            told=told,
-            parameters=parameters(fn),
-            trace=options.trace,
-            tracing=self._life.tracings.of(category),
-        )
-        if isinstance(function, weakref.ref) and not isinstance(fn, types.MethodType):
-            self._targets[key] = target
-        return target
+        return self._submission.call(fn, args, kwargs)[1]
 
     def map(
         self,
@@ -493,7 +161,7 @@ class Farm:
             The results. An exception ends the iteration at its place and cancels what is
             outstanding, as leaving the loop does.
         """
-        self._scheduler()
+        self._life.running()
         if not iterables:
             raise TypeError("map() takes a function and at least one iterable")
         if window is not None and window < 1:
@@ -513,10 +181,10 @@ class Farm:
         A node sends a few items ahead of what the caller has taken. If its node is lost the
         function runs again, and the items that the caller has had are passed over.
         """
-        call, invocation = self._submit(fn, args, kwargs, stream=True)
+        call, invocation = self._submission.call(fn, args, kwargs, stream=True)
         if call.stream is None:  # refused
             call.stream = StreamState()
-        return Stream(self._scheduler(), call, invocation)
+        return Stream(self._life.running(), call, invocation)
 
     def options(
         self,
@@ -609,8 +277,7 @@ class Farm:
             )
         view = copy.copy(self)
         view._options = self._options.under(stated)
-        view._targets = {}
-        view._laid = None
+        view._submission = Submission(self._life, view._options)
         return view
 
     # --- objects
@@ -623,7 +290,7 @@ class Farm:
         Raises:
             SerializationError: If it cannot be pickled.
         """
-        scheduler = self._scheduler()
+        scheduler = self._life.running()
         ref: Ref[T] = Ref(next(scheduler.numbers), dump(obj), scheduler)
         weakref.finalize(ref, scheduler.forget_soon, ref.blob).atexit = False
         return ref
@@ -634,7 +301,7 @@ class Farm:
         Raises:
             TypeError: If it is none.
         """
-        self._scheduler()
+        self._life.running()
         if not isinstance(ref, Ref):
             raise TypeError(f"get() takes what put() returned, not {ref!r}")
         if ref.packed.size > IN_THREAD:
@@ -650,7 +317,7 @@ class Farm:
             NodeError: If it cannot be opened; the farm then goes on without it.
             ValueError: If the farm has a node of that name.
         """
-        scheduler = self._scheduler()
+        scheduler = self._life.running()
         found = expand(spec)
         if len(found) != 1:
             raise ValueError(f"{spec!r} names {len(found)} nodes: add them one by one")
@@ -674,7 +341,7 @@ class Farm:
         Raises:
             ValueError: If there is no such node.
         """
-        scheduler = self._scheduler()
+        scheduler = self._life.running()
         if name not in scheduler.specs:
             known = ", ".join(scheduler.specs) or "none"
             raise ValueError(f"the farm has no node {name!r}; its nodes: {known}")
@@ -729,13 +396,3 @@ class Farm:
     def _slots(self) -> int:
         scheduler = self._life.scheduler
         return views.slots(scheduler) if scheduler is not None else 1
-
-
-def _check_refs(refs: Iterable[Ref[Any]], scheduler: Scheduler) -> None:
-    """Refuse objects of another farm: nodes know them by number."""
-    for ref in refs:
-        if ref.owner is not scheduler:
-            raise SerializationError(
-                f"{ref!r} is an object of another farm: put() it into this one too",
-                part="arguments",
-            )
