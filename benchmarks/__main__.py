@@ -34,6 +34,7 @@ QUESTIONS = (
     "enforcement",
     "monitor_overhead",
     "cores",
+    "sharing",
     "transfer",
     "startup",
     "dependencies",

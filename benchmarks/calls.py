@@ -69,3 +69,11 @@ def import_afresh(module: str, folder: str = "") -> float:
     began = time.perf_counter()
     subprocess.run([sys.executable, "-c", f"import sys; {first}; import {module}"], check=True)
     return time.perf_counter() - began
+
+
+def work_and_wait(cpu: float, wait: float) -> None:
+    """Use the processor for so many seconds of CPU time, then wait for so many seconds."""
+    began = time.process_time()
+    while time.process_time() - began < cpu:
+        sum(range(1000))
+    time.sleep(wait)

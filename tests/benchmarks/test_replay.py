@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from afarm._core import events as event
+from afarm._core.farm_state import FarmState
 from afarm.resources import Resources
 from afarm.sizing import AutoSizer, Fixed, Unmanaged, WholeNode
 from benchmarks.replay.farm import FARMS
-from benchmarks.replay.simulation import replay
+from benchmarks.replay.simulation import Simulation, replay
 from benchmarks.replay.trace import MB, RAMPS, Call, made, sample
 
 NODE = Resources(cores=4, memory=1000 * MB)
@@ -51,6 +56,28 @@ def test_a_node_that_is_not_managed_runs_out_of_memory() -> None:
     calls = [Call("f", 400 * MB, 1.0, 10.0)] * 4
     outcome = replay(calls, [NODE], Unmanaged(), limited=False)
     assert outcome.crashes > 0
+
+
+class Timed(Simulation):
+    """A replay that notes how long the calls of each category took."""
+
+    def _end(self, attempt: Any, ending: event.Event) -> None:
+        self.took: dict[str, list[float]] = vars(self).setdefault("took", defaultdict(list))
+        self.took[attempt.call.category].append(self._at - attempt.started)
+        super()._end(attempt, ending)
+
+
+@pytest.mark.parametrize("mode", ["elastic", "live"])
+def test_calls_that_mostly_wait_share_cores_and_slow_nobody_who_computes(mode: str) -> None:
+    waiting = [Call("waits", 50 * MB, 0.05, 10.0)] * 80
+    computing = [Call("computes", 50 * MB, 1.0, 60.0)] * 6
+    calls = [*waiting[:40], *computing, *waiting[40:]]
+    a_core_for_each = Fixed(Resources(cores=1, memory=50 * MB))
+    apart = replay(calls, [NODE], a_core_for_each)
+    shared = Timed(calls, [NODE], FarmState(AutoSizer(), mode))
+    assert shared.run().makespan < 0.6 * apart.makespan
+    assert len(shared.took["computes"]) == 6
+    assert max(shared.took["computes"]) == pytest.approx(60.0)
 
 
 @pytest.mark.slow
