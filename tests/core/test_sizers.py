@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from afarm import sizing
 from afarm._core.request import STATED_CORES, Request
 from afarm._core.sizers.base import MOST_CATEGORIES
+from afarm._core.sizers.history import History
 from afarm.resources import Resources, Usage
 from afarm.sizing import AutoSizer, Fixed, MaxSeen, Sizer, Unmanaged, WholeNode, sizer_named
 from tests.core.driving import GIB, MIB, Driver
@@ -312,6 +314,34 @@ def test_a_new_kind_is_sized_by_the_others_once_some_are_known() -> None:
         for _ in range(5):
             sizer.observe(name, {}, Usage(memory=100 * MIB, wall_time=1.0), exhausted=False)
     assert (first(sizer).memory or 0) < GIB
+
+
+def test_what_others_need_is_not_worked_out_for_each_new_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizer = AutoSizer()
+    usage = Usage(memory=100 * MIB, wall_time=1.0)
+    for name in range(300):
+        for _ in range(3):
+            sizer.observe(f"kind {name}", {}, usage, exhausted=False)
+    asked = []
+    size = History.size
+
+    def count(history: History, features: Mapping[str, float]) -> float | None:
+        asked.append(history)
+        return size(history, features)
+
+    monkeypatch.setattr(History, "size", count)
+    new = [f"new {number}" for number in range(100)]
+    sizes = {
+        sizer.allocate(name, {}, attempt=0, previous=None, largest=LARGEST).memory for name in new
+    }
+    assert max(size or 0 for size in sizes) < GIB
+    assert len(asked) == 300
+    for _ in range(20):
+        sizer.observe("kind 1", {}, usage, exhausted=False)
+    first(sizer)
+    assert len(asked) == 600
 
 
 def test_allocations_come_in_few_sizes() -> None:
