@@ -195,8 +195,9 @@ class Usage:
             apart by what it can have rewritten of inherited pages and by files that were
             mapped around the time of its peak; for several, by what rose and fell between
             two looks. Elsewhere resident memory on top of what the process had before the call,
-            mapped files included: by its own mark (``ru_maxrss``) where that has risen during
-            the call, of several processes the largest sum that was seen.
+            mapped files included: by its own mark (``ru_maxrss``), exact where that has risen
+            during the call and no more than a bound else; of several processes the largest sum
+            that was seen.
         memory_low: The lower end of that bracket; equal to `memory` where it is exact. What a
             stated limit is compared with. Elsewhere, of several processes, the largest of them,
             or near a limit what each has to itself (USS).

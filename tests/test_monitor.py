@@ -60,10 +60,12 @@ async def answered(value: int) -> int:
     return value
 
 
-def test_a_call_is_measured_and_runs_in_a_process_of_its_own() -> None:
+def test_a_call_is_measured_and_runs_in_a_process_of_its_own(tier: str) -> None:
     _, usage = afarm.monitor.run_sync(do.take_memory, 100 * MIB, 0.0)
     assert usage.memory_low <= 110 * MIB
-    assert 100 * MIB <= usage.memory <= 150 * MIB
+    assert usage.memory >= 100 * MIB
+    if tier == "kernel":  # else it may be no more than the mark inherited from this process
+        assert usage.memory <= 150 * MIB
     first, _ = afarm.monitor.run_sync(whoami)
     second, _ = afarm.monitor.run_sync(whoami)
     assert len({first, second, os.getpid()}) == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable
 from typing import Any
 
@@ -35,7 +36,11 @@ def test_both_say_the_same(
         return monitor.run_sync(fn, *args)[1]
 
     kernel, psutil = measure(polled=False), measure(polled=True)
-    assert kernel.memory_low - 2 * MIB <= psutil.memory <= kernel.memory + FILES
+    # On Linux the mark of who has started a process is its own first: no call is known to have
+    # stayed below that.
+    inherited = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    assert psutil.memory <= max(kernel.memory + FILES, inherited)
+    assert psutil.memory >= kernel.memory_low - 2 * MIB
     assert psutil.memory_low <= kernel.memory + FILES
     assert abs(kernel.cpu_time - psutil.cpu_time) <= 0.25
     assert (kernel.processes, kernel.exit) == (psutil.processes, psutil.exit)
