@@ -58,7 +58,10 @@ KINDS: dict[str, Callable[[random.Random], tuple[dict[str, float], float]]] = {
     "a feature, all values distinct": _distinct,
     "a feature that tells nothing": _telling_nothing,
     "eight features, all values distinct": _eight,
+    "four calls of each category": _nothing,
 }
+_IN_ALL = 10**9
+_OF_EACH = {"four calls of each category": 4}
 SUBJECTS = {f"{kind}, {number:,} calls": (kind, number) for kind in KINDS for number in _NUMBERS}
 
 
@@ -74,12 +77,13 @@ def subjects(options: argparse.Namespace) -> Sequence[str]:
 
 
 def calls_of(kind: str, number: int, seed: int) -> Iterator[Call]:
-    """Yield calls of one category, half a minute long."""
+    """Yield calls, mostly of one category, half a minute long."""
     draw = random.Random(f"{seed} {kind}")
-    for _ in range(number):
+    for place in range(number):
         features, memory = KINDS[kind](draw)
         memory = min(memory, 0.9 * (LARGEST.memory or math.inf))
-        yield Call("f", math.ceil(memory), 1.0, draw.uniform(5.0, 50.0), features)
+        name = f"f{place // _OF_EACH.get(kind, _IN_ALL)}"
+        yield Call(name, math.ceil(memory), 1.0, draw.uniform(5.0, 50.0), features)
 
 
 def time_alone(calls: Sequence[Call]) -> float:
@@ -91,9 +95,10 @@ def time_alone(calls: Sequence[Call]) -> float:
     ]
     began = time.process_time()
     for call, usage in zip(calls, usages, strict=True):
-        sizer.allocate("f", call.features, attempt=0, previous=None, largest=LARGEST)
-        sizer.expect("f", call.features)
-        sizer.observe("f", call.features, usage, exhausted=False)
+        name, features = call.category, call.features
+        sizer.allocate(name, features, attempt=0, previous=None, largest=LARGEST)
+        sizer.expect(name, features)
+        sizer.observe(name, features, usage, exhausted=False)
     return time.process_time() - began
 
 

@@ -24,7 +24,7 @@ def test_the_kinds_differ_in_what_their_features_tell() -> None:
     for kind in sizing.KINDS:
         sizer = AutoSizer()
         sizing.time_farm(list(sizing.calls_of(kind, 200, seed=1)), sizer)
-        told[kind] = sizer.predicted_by("f")
+        told[kind] = sizer.predicted_by("f0")
     assert told["no feature"] is None
     assert told["a feature of five values"] == "level"
     assert told["a feature, all values distinct"] == "size"
