@@ -172,8 +172,9 @@ class Usage:
     unpickled until its result is pickled. "Looks" are readings from outside, every 50 ms, every
     5 ms near a limit or under fast growth, every 15 ms while there are child processes; of an
     invocation that has touched no memory and used no CPU for a second, every half second at
-    most. Of an attempt that was stopped or died, looks are all there is. `monitor` and `faults`
-    say how each came about.
+    most. Of an attempt that was stopped or died, looks are all there is. Control groups stand
+    behind limits alone, and no figure is taken from one: what they count of memory has page
+    cache in it. `monitor` and `faults` say how each came about.
 
     *Elsewhere* is where the kernel is not Linux: there only `afarm.monitor` measures, and looks
     are psutil's.
