@@ -200,8 +200,10 @@ def _program(case: Case, limit: int, most: int) -> Iterator[Callable[[str], None
         [afarm.LocalNode(cores=1)], isolation=isolation, retries=0, progress=False
     ) as executor:
         limited = executor.options(cores=1, memory=limit)
-        first = limited.submit(len, "")
+        # Of an isolated call the supervisor says what stood behind its limits.
+        first = executor.options(cores=1, isolation="fork").submit(len, "")
         first.result()
+        limited.submit(len, "").result()
         usage = first.usage if isinstance(first, CallFuture) else None
         grouped = usage is not None and usage.sources & Source.GROUP
         if not grouped and WITHOUT not in case.system:
