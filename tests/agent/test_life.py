@@ -110,13 +110,13 @@ def test_a_farm_that_is_killed_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_silence_ends_everything(start: Callable[..., Driver]) -> None:
-    driver = start(heartbeat=0.1, silence=1.0)
+    driver = start(heartbeat=0.1, silence=2.5)
     driver.wait_for(m.EnvironmentState)
     tree = tree_of(driver)
-    for token in range(5):
+    for token in range(10):  # for longer than that in all
         driver.drain(0.3)
         driver.send(m.Ping(token))
-    driver.wait(lambda: len(list(driver.of(m.Pong))) == 5)
+    driver.wait(lambda: len(list(driver.of(m.Pong))) == 10)
     assert "silent" in driver.wait_for(m.Farewell).reason
     wait_gone(tree)
 
