@@ -6,8 +6,6 @@ serves on, when its call is over; with `Returned` if it never began.
 
 from __future__ import annotations
 
-import struct
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -45,9 +43,10 @@ from .inboxes import Inboxes
 from .internal import Flag
 from .loop import Loop
 from .outbox import Outbox
-from .pool import Key, Pool, Recipe, Slot, Template, Worker
+from .pool import Pool, Recipe, Slot, Template, Worker
 from .questions import Questions
 from .results import dump_failure
+from .staging import Staging
 
 _ENDED: int = Ended.kind
 _ITEM: int = Item.kind
@@ -79,19 +78,17 @@ class Dispatcher:
         self._outbox = outbox
         self._blobs = blobs
         self._calls = Calls()
-        self._recipes: dict[int, Recipe] = {}
-        self._problems: dict[int, str] = {}
-        self._staging: set[Attempt] = set()
-        self._starting: dict[Key, deque[Attempt]] = {}
         self._stalled: dict[Worker, None] = {}
         self._softened: dict[int, tuple[Resources, Resources]] = {}  # by identity
         self.gpu_memory = GpuMemory(loop, self._tell)
         self._inboxes = Inboxes(
             loop, outbox, blobs, self._calls, self.gpu_memory, lambda: self.pool.slots,
-            self._missing, self._put_back,
+            lambda attempt: self._staging.is_missing_something(attempt), self._put_back,
         )  # fmt: skip
-        self._gpus = Gpus(gpus, self._stage, self._inboxes.dispose)
-
+        self._gpus = Gpus(gpus, lambda attempt: self._staging.add(attempt), self._inboxes.dispose)
+        self._staging = Staging(
+            blobs, lambda: self.pool, self._gpus.claim, self._inboxes.give, self._fail_unusable
+        )
         self.questions = Questions(loop, outbox, lambda: self.pool)
 
     @property
@@ -106,25 +103,18 @@ class Dispatcher:
 
     def environment_ready(self, environment: int, recipe: Recipe) -> None:
         """An environment can be used."""
-        self._recipes[environment] = recipe
-        self._problems.pop(environment, None)
-        self.pool.template(Key(environment, 1), recipe)
-        self._try_staged()
+        self._staging.environment_ready(environment, recipe)
+        self._staging.look_again()
 
     def environment_failed(self, environment: int, problem: str) -> None:
         """An environment cannot be had: what waits for it fails."""
-        self._problems[environment] = problem
-        self._recipes.pop(environment, None)
-        self.pool.drop(environment)
         self._tell(EnvironmentState(environment, problem, ""))
-        for key in [key for key in self._starting if key.environment == environment]:
-            for attempt in list(self._starting[key]):
-                self._fail_unstarted(attempt, Outcome.UNUSABLE, problem)
-        self._try_staged()
+        self._staging.environment_failed(environment, problem)
+        self._staging.look_again()
 
     def blob_arrived(self) -> None:
         """A blob is in place: attempts may have waited for it."""
-        self._try_staged()
+        self._staging.look_again()
 
     def run(self, run: Run, frame: Frame) -> None:
         """Take a new attempt."""
@@ -135,7 +125,7 @@ class Dispatcher:
         if attempt is None:
             self._tell(Returned(run.invocation, run.attempt))
         elif attempt.step is Step.STAGING:
-            self._stage(attempt)
+            self._staging.add(attempt)
         else:
             self._inboxes.send_ahead(attempt)
 
@@ -211,39 +201,12 @@ class Dispatcher:
         if attempt is not None and attempt.step is Step.RUNNING:
             self._inboxes.send(attempt.worker, encode(message))
 
-    # --- staging
-
-    def _missing(self, attempt: Attempt) -> bool:
-        run = attempt.run
-        if run.environment not in self._recipes or run.function not in self._blobs:
-            return True
-        refs = struct.unpack(f"<{len(run.refs) // 8}Q", run.refs) if run.refs else ()
-        return any(ref not in self._blobs for ref in refs)
-
-    def _stage(self, attempt: Attempt) -> None:
-        """Start an attempt that has a lane, or wait for what it needs."""
-        attempt.step = Step.STAGING
-        problem = self._problems.get(attempt.run.environment)
-        if problem is not None:
-            self._fail_unstarted(attempt, Outcome.UNUSABLE, problem)
-        elif self._missing(attempt):
-            self._staging.add(attempt)
-        else:
-            self._staging.discard(attempt)
-            self._start(attempt)
-
-    def _try_staged(self) -> None:
-        for attempt in list(self._staging):
-            if attempt in self._staging:
-                self._stage(attempt)
+    # --- attempts that no worker has
 
     def _fail_unstarted(self, attempt: Attempt, outcome: Outcome, problem: str | None) -> None:
         """Answer for an attempt that no worker has."""
-        self._staging.discard(attempt)
+        self._staging.forget(attempt)
         self._gpus.forget(attempt)
-        for waiting in self._starting.values():
-            if attempt in waiting:
-                waiting.remove(attempt)
         body = b""
         if problem is not None:
             body = bytes(dump_failure(RuntimeError(problem), "environment").parts[0])
@@ -256,27 +219,8 @@ class Dispatcher:
             None,
         )
 
-    def _key(self, attempt: Attempt) -> Key:
-        return Key(attempt.run.environment, max(1, int(attempt.limits.cores or 1)))
-
-    def _start(self, attempt: Attempt) -> None:
-        """Give an attempt to an idle slot, or have one made."""
-        attempt.step = Step.STARTING
-        if not self._gpus.claim(attempt):
-            return
-        key = self._key(attempt)
-        slot = self._take_slot(key, attempt)
-        if slot is not None:
-            self._inboxes.give(slot, attempt)
-            return
-        waiting = self._starting.setdefault(key, deque())
-        waiting.append(attempt)
-        if self.pool.coming(key) < len(waiting):
-            self.pool.add_slot(key, self._recipes[key.environment])
-
-    def _take_slot(self, key: Key, attempt: Attempt) -> Slot | None:
-        """Return an idle slot for an attempt; see `gpus` for why a fresh one is needed for some."""
-        return self.pool.take(key, attempt.reuse and not attempt.devices)
+    def _fail_unusable(self, attempt: Attempt, problem: str) -> None:
+        self._fail_unstarted(attempt, Outcome.UNUSABLE, problem)
 
     # --- taking calls back
 
@@ -529,7 +473,7 @@ class Dispatcher:
             if first.killed or sum(map(len, first.parked)) < first.arrived:
                 self._fail_unstarted(first, Outcome.KILLED, None)
             else:
-                self._stage(first)
+                self._staging.add(first)
 
     def before_slot_lost(self) -> None:
         """End what the workers of a supervisor have started that has died."""
@@ -538,8 +482,7 @@ class Dispatcher:
     def on_slot_lost(self, slot: Slot) -> None:
         """A supervisor is gone, and its workers with it."""
         # Who waited for it waits for another.
-        for attempt in self._starting.pop(slot.template.key, ()):
-            self._stage(attempt)
+        self._staging.slot_lost(slot)
 
     # --- answers
 
@@ -636,17 +579,17 @@ class Dispatcher:
         held = slot if slot is not None and slot.attempt is attempt else None
         if held is not None and held.spare is not None and follower is not None:
             fits = held.spare is worker or not attempt.devices
-            if fits and not self._missing(follower):
+            if fits and not self._staging.is_missing_something(follower):
                 self._gpus.hand_on(attempt, follower)
                 self._inboxes.give(held, follower)
                 return
         self._gpus.end(attempt, worker)
         if held is not None:
             self.pool.give_back(held)
-            self._serve_waiting(held)
+            self._staging.serve(held)
         self._gpus.serve()
         if follower is not None:
-            self._stage(follower)
+            self._staging.add(follower)
         else:
             for each in self._calls.stranded(attempt.run.group):
                 self._tell(Returned(each.run.invocation, each.run.attempt))
@@ -658,22 +601,10 @@ class Dispatcher:
         environment = template.key.environment
         if problem:
             self.environment_failed(environment, problem)
-        elif environment in self._recipes:
+        elif self._staging.knows(environment):
             self._tell(EnvironmentState(environment, "", notes))
 
     def on_spare(self, slot: Slot) -> None:
         """A slot has a worker that waits for a call."""
         if slot.attempt is None:
-            self._serve_waiting(slot)
-
-    def _serve_waiting(self, slot: Slot) -> None:
-        """Give a free slot to an attempt that waits for one."""
-        waiting = self._starting.get(slot.template.key)
-        if not waiting or slot.spare is None:
-            return
-        for attempt in waiting:
-            taken = self._take_slot(slot.template.key, attempt)
-            if taken is not None:
-                waiting.remove(attempt)
-                self._inboxes.give(taken, attempt)
-                return
+            self._staging.serve(slot)
