@@ -16,31 +16,26 @@ from operator import attrgetter, itemgetter
 
 from ..resources import Seconds
 from .actions import Action, Recall, Start, WakeAt
+from .ageing import Ageing, still_wants
 from .allocation import size_queue
 from .category import Category
 from .elastic import Elastic
 from .events import InvocationId
 from .fleet import Fleet
-from .grant import Amounts, Grant
+from .grant import Grant
 from .invocation import Invocation, State, Step
 from .node import Node, NodeState
 from .order import Order
 from .packing import (
-    RESERVE_AFTER,
-    RESERVE_EVERY,
     STALLED_AFTER,
     ahead_of,
     choices,
     held_up,
     is_short,
-    look_ahead,
     may_go_before,
     may_use,
-    patience,
     rank,
-    reserve,
     score,
-    soonest,
 )
 from .queues import Group, Queue, QueueKey, Rank, Retry
 from .request import Request
@@ -54,12 +49,8 @@ _TICK_EARLY = 0.001  # timers have a resolution
 # Empty queues that are kept for who comes next; some 500 bytes each.
 IDLE_QUEUES = 64
 
-# Each reserved node runs partly empty for a while.
-_MOST_RESERVATIONS = 4
-
 # So many queues in vain are asked for calls that are short enough for a node that is kept free.
 _ASKED_TO_FILL_IN = 32
-_NODES_FOR_EACH_RESERVATION = 4
 
 
 def _most_free(nodes: Iterable[Node]) -> tuple[float, float]:
@@ -112,7 +103,7 @@ class Dispatcher:
         self._groups_made = 0
         self._activations = 0
         self._version = -1
-        self._reservations = 0
+        self._ageing = Ageing(fleet)
         self._least = (math.inf, math.inf)  # no one who waits wants less cores or memory
         # What has changed; dictionaries, since the order of a set differs between runs.
         self._fresh: dict[Queue, None] = {}
@@ -124,11 +115,7 @@ class Dispatcher:
         self._moved: dict[Group | Queue, int] = {}
         self._learned: dict[Category, None] = {}
         self._sent_ahead: dict[Group, None] = {}  # groups with queued members
-        # When time alone changes something, and the tick that was asked for.
-        self._ages: list[tuple[Seconds, int, Queue]] = []  # a heap
-        self._aged: dict[Queue, None] = {}
-        self._reserve_at = _NEVER
-        self._reserved_at = Seconds(-math.inf)
+        # When to see whether what was sent ahead is stuck, and the tick that was asked for.
         self._recall_at = _NEVER
         self._wake_at = _NEVER
 
@@ -211,13 +198,8 @@ class Dispatcher:
 
     def release(self, node: Node) -> None:
         """End the node's reservation, if it has one."""
-        queue = node.reserved
-        if queue is not None:
-            node.reserved = queue.reserved = None
-            self._reservations -= 1
+        if self._ageing.release(node):
             self._roomier[node] = None
-            if self._aged:
-                self._reserve_soon()  # another queue may want one
 
     # --- the pass
 
@@ -226,11 +208,7 @@ class Dispatcher:
         if self._version != self._fleet.version:
             self._version = self._fleet.version
             self._fresh.update(dict.fromkeys(self._order))
-            for queue in self._order:  # those that no node could hold were not watched
-                if not queue.aged:
-                    self._watch_age(queue, Seconds(queue.passed_since + RESERVE_AFTER))
-            if self._aged:
-                self._reserve_soon()
+            self._ageing.watch_again(self._order)
             self._least = (math.inf, math.inf)
         for category in self._learned:
             if self._telling is not None:
@@ -254,7 +232,7 @@ class Dispatcher:
                     reason = self._fleet.why_never(queue.profile)
                     if reason:
                         hopeless.append((queue, reason))
-                if queue.reserved is not None and not self._still_wanted(queue, queue.reserved):
+                if queue.reserved is not None and not still_wants(queue, queue.reserved):
                     self.release(queue.reserved)
         return hopeless
 
@@ -273,18 +251,15 @@ class Dispatcher:
     def run(self, at: Seconds, actions: list[Action]) -> None:
         """Start what fits, send ahead what is short, ask back what is stuck, keep promises."""
         roomier = bool(self._roomier)
-        if self._reservations and (roomier or self._fresh):
-            for queue in self._aged:
-                if queue.reserved is not None:
-                    look_ahead(queue.reserved, at)
+        if roomier or self._fresh:
+            self._ageing.look_ahead(at)
         while self._fresh or self._roomier:
             self._place(at, actions)
         if self._moved:
             self._send_ahead(at, actions)
-        if self._ages and at >= self._ages[0][0]:
-            self._age(at)
-        if at >= self._reserve_at:
-            self._reserve(at)
+        for queue in self._ageing.now_aged(at):
+            self._rank(queue)
+        self._ageing.reserve(at)
         if at >= self._recall_at or (roomier and self._sent_ahead):
             self._recall(at, actions)
         self._ask_for_tick(actions)
@@ -444,10 +419,7 @@ class Dispatcher:
         queue.passed_since = at
         if not queue.waiting:
             self._deactivate(queue)
-        elif queue.aged:
-            queue.aged = False
-            del self._aged[queue]
-            self._watch_age(queue, Seconds(at + RESERVE_AFTER))
+        elif self._ageing.served(queue):
             self._rank(queue)
         actions.append(
             Start(
@@ -462,75 +434,7 @@ class Dispatcher:
         )
         return invocation
 
-    # --- what time changes
-
-    def _age(self, at: Seconds) -> None:
-        """Let those go first who have been passed over for long."""
-        patiences: dict[tuple[Amounts | None, str | None], Seconds] = {}
-        while self._ages and self._ages[0][0] <= at:
-            _, _, queue = heappop(self._ages)
-            queue.watched = False
-            if not queue.waiting or queue.aged:
-                continue
-            due = Seconds(queue.passed_since + RESERVE_AFTER)
-            if due <= at:
-                key = (None if queue.grant is None else queue.grant.amounts, queue.profile.node)
-                if key not in patiences:
-                    patiences[key] = patience(self._turnover_for(queue))
-                due = Seconds(queue.passed_since + patiences[key])
-            if due > at:
-                self._watch_age(queue, due)
-            else:
-                queue.aged = True
-                self._aged[queue] = None
-                self._rank(queue)
-                self._reserve_soon()
-
-    def _turnover_for(self, queue: Queue) -> float:
-        """Return the shortest turnover, in seconds, of the nodes that could hold its head."""
-        grant = queue.grant
-        if grant is None:
-            return math.inf
-        if queue.profile.node is None:
-            return self._fleet.rooms.least_turnover(grant)
-        pinned = self._fleet.up.get(queue.profile.node)
-        return math.inf if pinned is None or not pinned.could_fit(grant) else pinned.turnover
-
-    def _watch_age(self, queue: Queue, due: Seconds) -> None:
-        if not queue.watched and due != _NEVER:
-            queue.watched = True
-            heappush(self._ages, (due, queue.serial, queue))
-
-    def _reserve_soon(self) -> None:
-        """Somebody may need a node kept free; see to it, not more often than now and then."""
-        self._reserve_at = Seconds(self._reserved_at + RESERVE_EVERY)
-
-    def _reserve(self, at: Seconds) -> None:
-        """Keep nodes free for those who were passed over for long and fit nowhere."""
-        self._reserve_at, self._reserved_at = _NEVER, at
-        up = len(self._fleet.up)
-        most = min(_MOST_RESERVATIONS, max(1, up // _NODES_FOR_EACH_RESERVATION))
-        if self._reservations >= most:
-            return
-        for queue in sorted(self._aged, key=_by_rank):
-            if self._reservations >= most:
-                return
-            if queue.reserved is None:
-                node = soonest(queue, self._nodes_for(queue), at)
-                if node is not None:
-                    reserve(node, queue)
-                    self._reservations += 1
-
-    def _nodes_for(self, queue: Queue) -> Iterable[Node]:
-        if queue.profile.node is None:
-            return self._fleet.up.values()
-        pinned = self._fleet.up.get(queue.profile.node)
-        return () if pinned is None else (pinned,)
-
-    def _still_wanted(self, queue: Queue, node: Node) -> bool:
-        return (
-            queue.grant is not None and node.state is NodeState.UP and node.could_fit(queue.grant)
-        )
+    # --- what was sent ahead
 
     def _watch(self, at: Seconds) -> None:
         """Look after what was sent ahead, a while from now."""
@@ -575,8 +479,7 @@ class Dispatcher:
         actions.append(Recall(invocation.id, invocation.attempt, group.node.name))
 
     def _ask_for_tick(self, actions: list[Action]) -> None:
-        age_at = self._ages[0][0] if self._order and self._ages else _NEVER
-        wanted = min(age_at, self._reserve_at, self._recall_at)
+        wanted = min(self._ageing.wakes_at(waiting=bool(self._order)), self._recall_at)
         if wanted < self._wake_at:
             self._wake_at = wanted
             actions.append(WakeAt(wanted))
@@ -611,23 +514,18 @@ class Dispatcher:
         queue.passed_since = at
         self._fresh[queue] = None
         self._moved[queue] = self._groups_made
-        self._watch_age(queue, Seconds(at + RESERVE_AFTER))
+        self._ageing.watch(queue)
 
     def _deactivate(self, queue: Queue) -> None:
         if queue.ranked:
             self._order.remove(queue)
             queue.ranked = False
         self._fresh.pop(queue, None)
-        queue.aged = False
-        self._aged.pop(queue, None)
+        self._ageing.drop(queue)
         if queue.reserved is not None:
             self.release(queue.reserved)
-        if not self._aged:
-            self._reserve_at = _NEVER
         if not self._order:
-            for _, _, watched in self._ages:
-                watched.watched = False
-            self._ages.clear()
+            self._ageing.drop_all()
             self._least = (math.inf, math.inf)
         self._forget_if_unused(queue)
 
@@ -662,7 +560,6 @@ class Dispatcher:
             self._queues
             or self._order
             or self._sent_ahead
-            or self._reservations
             or self._moved
-            or self._aged
+            or not self._ageing.is_empty
         )
