@@ -9,31 +9,27 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from heapq import heapify, heappop, heappush
 from itertools import count
 from operator import attrgetter, itemgetter
 
 from ..resources import Seconds
-from .actions import Action, Recall, Start, WakeAt
+from .actions import Action, Start, WakeAt
 from .ageing import Ageing, still_wants
+from .ahead import Ahead
 from .allocation import size_queue
 from .category import Category
 from .elastic import Elastic
 from .events import InvocationId
 from .fleet import Fleet
 from .grant import Grant
-from .invocation import Invocation, State, Step
+from .invocation import Invocation, Step
 from .node import Node, NodeState
 from .order import Order
 from .packing import (
-    STALLED_AFTER,
-    ahead_of,
     choices,
-    held_up,
-    is_short,
     may_go_before,
-    may_use,
     rank,
     score,
 )
@@ -59,22 +55,6 @@ def _most_free(nodes: Iterable[Node]) -> tuple[float, float]:
     for node in nodes:
         cores, memory = max(cores, node.cores), max(memory, node.memory)
     return cores, memory
-
-
-def _groups_in(moved: Mapping[Group | Queue, int]) -> Iterator[Group]:
-    """Return groups by themselves and those of queues, where calls are short enough to matter."""
-    seen: set[Group] = set()
-    for each, last in moved.items():
-        if isinstance(each, Group):
-            found = [each]
-        elif is_short(each):
-            found = [group for group in each.groups.values() if group.id <= last]
-        else:
-            continue
-        for group in found:
-            if group not in seen:
-                seen.add(group)
-                yield group
 
 
 def _similar_for(sizer: Sizer) -> Callable[[Request], Hashable]:
@@ -104,20 +84,15 @@ class Dispatcher:
         self._activations = 0
         self._version = -1
         self._ageing = Ageing(fleet)
+        self._ahead = Ahead(fleet, self._order)
         self._least = (math.inf, math.inf)  # no one who waits wants less cores or memory
         # What has changed; dictionaries, since the order of a set differs between runs.
         self._fresh: dict[Queue, None] = {}
         # Empty queues, with their sizes: calls that come one at a time need not be sized anew.
         self._idle: dict[QueueKey, Queue] = {}
         self._roomier: dict[Node, None] = {}
-        # Groups, and queues with the number of the last group that there was: all of its
-        # groups up to that one.
-        self._moved: dict[Group | Queue, int] = {}
         self._learned: dict[Category, None] = {}
-        self._sent_ahead: dict[Group, None] = {}  # groups with queued members
-        # When to see whether what was sent ahead is stuck, and the tick that was asked for.
-        self._recall_at = _NEVER
-        self._wake_at = _NEVER
+        self._wake_at = _NEVER  # the tick that was asked for
 
     # --- what happened
 
@@ -164,12 +139,11 @@ class Dispatcher:
 
     def moved(self, group: Group) -> None:
         """An attempt of the group ended or was taken over by another one."""
-        self._moved[group] = group.id
+        self._ahead.moved(group)
 
     def progressed(self, group: Group, at: Seconds) -> None:
         """A queued member of the group has started."""
-        group.progressed = at
-        self._watch(at)
+        self._ahead.progressed(group, at)
 
     def freed(self, node: Node) -> None:
         """There is more room on the node than before."""
@@ -179,12 +153,12 @@ class Dispatcher:
     def ended(self, group: Group) -> None:
         """Forget a group that has no members left, and its queue if that was all of it."""
         if not group.queued:
-            self._sent_ahead.pop(group, None)
+            self._ahead.nothing_left(group)
         if not group.running and not group.queued:
             queue = group.queue
             queue.groups.pop((group.node, group.grant, group.reuse), None)
             group.node.groups.pop(group, None)
-            self._moved.pop(group, None)
+            self._ahead.ended(group)
             self._forget_if_unused(queue)
 
     def clear(self, node: Node) -> None:
@@ -255,13 +229,11 @@ class Dispatcher:
             self._ageing.look_ahead(at)
         while self._fresh or self._roomier:
             self._place(at, actions)
-        if self._moved:
-            self._send_ahead(at, actions)
+        self._send_ahead(at, actions)
         for queue in self._ageing.now_aged(at):
             self._rank(queue)
         self._ageing.reserve(at)
-        if at >= self._recall_at or (roomier and self._sent_ahead):
-            self._recall(at, actions)
+        self._ahead.recall(at, actions, roomier=roomier)
         self._ask_for_tick(actions)
 
     def _size(self, queue: Queue) -> bool:
@@ -381,29 +353,19 @@ class Dispatcher:
         node.running[invocation.id] = invocation
         node.environments.add(queue.profile.environment)
         self._fleet.rooms.started(node, queue.profile.environment)
-        self._moved[group] = group.id
+        self._ahead.moved(group)
         if queue.reserved is not None:
             self.release(queue.reserved)
 
     def _send_ahead(self, at: Seconds, actions: list[Action]) -> None:
-        moved, self._moved = self._moved, {}
-        for group in _groups_in(moved):
-            queue = group.queue
-            if not queue.waiting or group.node.state is not NodeState.UP:
-                continue
-            room = ahead_of(group)
-            if room <= 0 or held_up(group, self._order):
-                continue
-            if not group.queued:
-                group.progressed = at
-                self._sent_ahead[group] = None
-                self._watch(at)
-            for _ in range(min(room, len(queue.waiting))):
+        for group, room in self._ahead.lanes():
+            self._ahead.sent(group, at)
+            for _ in range(room):
                 # What may run at most once is not sent ahead: if its node were lost,
                 # nobody could say whether it had started.
-                if next(iter(queue.waiting.values())).request.retries == 0:
+                if next(iter(group.queue.waiting.values())).request.retries == 0:
                     break
-                invocation = self._send(queue, group, at, actions, queued=True)
+                invocation = self._send(group.queue, group, at, actions, queued=True)
                 group.queued[invocation.id] = invocation
                 group.node.queued += 1
             self.ended(group)
@@ -434,52 +396,8 @@ class Dispatcher:
         )
         return invocation
 
-    # --- what was sent ahead
-
-    def _watch(self, at: Seconds) -> None:
-        """Look after what was sent ahead, a while from now."""
-        if self._recall_at == _NEVER:
-            self._recall_at = Seconds(at + STALLED_AFTER)
-
-    def _recall(self, at: Seconds, actions: list[Action]) -> None:
-        """Ask back what is stuck behind a long attempt while there is room elsewhere."""
-        self._recall_at = _NEVER
-        stalled = []
-        for group in self._sent_ahead:
-            due = Seconds(group.progressed + STALLED_AFTER)
-            if due > at:
-                self._recall_at = min(self._recall_at, due)
-            elif not group.queue.waiting:
-                stalled.append(group)
-        if not stalled:
-            return
-        coming = sum(
-            invocation.state is State.RECALLING
-            for group in self._sent_ahead
-            for invocation in group.queued.values()
-        )
-        for group in stalled:
-            queue = group.queue
-            grant = queue.grant or group.grant
-            room = sum(
-                node.places(grant)
-                for node in self._fleet.up.values()
-                if queue.profile.node in (None, node.name) and may_use(queue, node)
-            )
-            for invocation in group.queued.values():
-                if coming >= room:
-                    break
-                if invocation.state is State.QUEUED:
-                    self.recall(invocation, group, actions)
-                    coming += 1
-
-    def recall(self, invocation: Invocation, group: Group, actions: list[Action]) -> None:
-        """Ask for a queued invocation back."""
-        invocation.step(Step.RECALL)
-        actions.append(Recall(invocation.id, invocation.attempt, group.node.name))
-
     def _ask_for_tick(self, actions: list[Action]) -> None:
-        wanted = min(self._ageing.wakes_at(waiting=bool(self._order)), self._recall_at)
+        wanted = min(self._ageing.wakes_at(waiting=bool(self._order)), self._ahead.recall_at)
         if wanted < self._wake_at:
             self._wake_at = wanted
             actions.append(WakeAt(wanted))
@@ -513,7 +431,7 @@ class Dispatcher:
         queue.serial = self._activations
         queue.passed_since = at
         self._fresh[queue] = None
-        self._moved[queue] = self._groups_made
+        self._ahead.refilled(queue, self._groups_made)
         self._ageing.watch(queue)
 
     def _deactivate(self, queue: Queue) -> None:
@@ -557,9 +475,5 @@ class Dispatcher:
     def is_empty(self) -> bool:
         """Whether nothing is kept of any invocation."""
         return not (
-            self._queues
-            or self._order
-            or self._sent_ahead
-            or self._moved
-            or not self._ageing.is_empty
+            self._queues or self._order or not self._ahead.is_empty or not self._ageing.is_empty
         )

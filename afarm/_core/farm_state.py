@@ -17,6 +17,7 @@ from ..resources import RESOURCE_NAMES, Resources, Seconds, Usage
 from . import actions as do
 from . import events as event
 from .actions import Action, Completion
+from .ahead import recall
 from .allocation import can_grow
 from .category import Category
 from .dispatch import Dispatcher
@@ -179,7 +180,7 @@ class FarmState:
         for group in node.groups:
             for invocation in group.queued.values():
                 if invocation.state is State.QUEUED:
-                    self._dispatcher.recall(invocation, group, self._actions)
+                    recall(invocation, group, self._actions)
         self._remove_if_drained(node)
 
     def _drop_node(self, dropped: event.DropNode) -> None:
