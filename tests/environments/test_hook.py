@@ -426,7 +426,7 @@ async def test_a_call_that_waited_on_a_node_that_is_lost_runs_again(
     invocation = farm.submit(by_value(LOAD), "late")
     await held.wait_first()
     started = descendants()
-    (link,) = farm._scheduler().links.values()
+    (link,) = farm._life.running().links.values()
 
     os.kill(link.description["pid"], signal.SIGKILL)
     held.answer.set()
