@@ -2,13 +2,13 @@
 
 First of each what is no module, then of each the modules that importing it reads, then the
 rest: so importing can begin when a third of scikit-learn's closure is there. Meanwhile the
-link's rate becomes known; where compressing pays, what is sent next is compressed.
+link's rate becomes known; where compressing pays, what is sent next is compressed, each chunk
+as soon as it is there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import mmap
 from collections import deque
 from collections.abc import Callable
@@ -17,27 +17,26 @@ from typing import TYPE_CHECKING
 
 from ._wire import flow
 from ._wire.chunks import CHUNK, HEADER, header
-from .errors import DependencyError
+from .compressing import Compression
 
 if TYPE_CHECKING:
-    from .environments import Bundle, Deflated
-
-log = logging.getLogger("afarm")
-
-_under_way: dict[tuple[int, Path], asyncio.Task[Deflated | None]] = {}
+    from .environments import Bundle
 
 # Bytes/s, a link's rate above which bundles go as they are. Level 1 leaves a third of them, so
 # that inflating, verifying and writing them (some 150 MB/s in one process of a node) would be
 # what takes time from a third of that on: 400 Mbit/s.
 PAYS = 50e6
 
+# Bytes/s, a link's rate below which a chunk is waited for, and made small rather than quickly: a
+# core compresses 38 MB/s like that (`environments.deflated`), and is ahead also with half of it.
+# On faster links what is not compressed yet goes as it is, so that neither waits for the other.
+WAITS = 10e6
+
 
 class _Parcel:
     """One bundle on its way."""
 
-    __slots__ = (
-        "bundle", "content", "credit", "marks", "packed", "places", "sent", "subject", "tried",
-    )  # fmt: skip
+    __slots__ = ("bundle", "compression", "content", "credit", "marks", "sent", "subject")
 
     def __init__(self, subject: int, bundle: Bundle) -> None:
         self.subject = subject
@@ -46,29 +45,26 @@ class _Parcel:
         self.marks = (bundle.data, max(bundle.data, bundle.head), bundle.size)
         self.sent = 0  # bytes of its content
         self.credit = flow.CREDIT
-        self.packed: memoryview | None = None
-        self.places: list[int] = []  # of chunks in `packed`
-        self.tried = False  # to compress it
+        self.compression: Compression | None = None
 
-    def take_packed(self, path: Path) -> None:
-        """Have its compressed chunks at hand."""
-        packed = _map(path)
-        at = 0
-        places = []
-        while at < len(packed):
-            places.append(at)
-            at += HEADER.size + HEADER.unpack_from(packed, at)[1]
-        self.packed, self.places = packed, places
+    @property
+    def compressed(self) -> int:
+        """How many bytes of its content are compressed, or as many as ever will be."""
+        assert self.compression is not None
+        return len(self.content) if self.compression.ended else self.compression.there * CHUNK
 
-    def chunk(self, *, packed: bool) -> list[memoryview]:
-        """Return the next chunk, compressed if wanted and at hand; it counts as sent."""
+    def chunk(self) -> memoryview | None:
+        """Return the next chunk if it is there compressed; it counts as sent."""
+        found = None if self.compression is None else self.compression.chunk(self.sent // CHUNK)
+        if found is None:
+            return None
+        self.sent += HEADER.unpack_from(found)[0]
+        return memoryview(found)
+
+    def content_of_chunk(self) -> list[memoryview]:
+        """Return the next chunk as it is; it counts as sent."""
         size = min(CHUNK, len(self.content) - self.sent)
-        number = self.sent // CHUNK
         begin, self.sent = self.sent, self.sent + size
-        if packed and self.packed is not None:
-            at = self.places[number]
-            end = self.places[number + 1] if number + 1 < len(self.places) else len(self.packed)
-            return [self.packed[at:end]]
         return [memoryview(header(size, size)), self.content[begin : self.sent]]
 
 
@@ -77,16 +73,20 @@ class Delivery:
 
     Args:
         rate: Returns the link's rate in bytes/s, 0.0 as long as it is not known.
+        resume: Called when there is something to send again, after waiting for it.
     """
 
-    def __init__(self, rate: Callable[[], float]) -> None:
+    def __init__(self, rate: Callable[[], float], resume: Callable[[], None]) -> None:
         self._rate = rate
+        self._resume = resume
         self._parcels: dict[int, _Parcel] = {}  # in the order in which they are needed
         self._current: _Parcel | None = None
         self._pieces: deque[memoryview] = deque()
+        self._compressed: list[_Parcel] = []  # in that order, too; what has compressions
         self._compressing: asyncio.Task[None] | None = None
+        self._waiting: asyncio.TimerHandle | None = None  # for a chunk, until then
         self._unanswered: set[int] = set()
-        self.left = 0  # bytes of the present chunk; 0: nothing is on its way
+        self.left = 0  # bytes of the present chunk; 0: nothing is to be sent now
 
     def add(self, subject: int, bundle: Bundle) -> None:
         """Send a bundle, too.
@@ -151,21 +151,33 @@ class Delivery:
         self._parcels.clear()
         self._pieces.clear()
         self.left = 0
+        self._wait_no_more()
         if self._compressing is not None:
             self._compressing.cancel()
+        for parcel in self._compressed:
+            assert parcel.compression is not None
+            parcel.compression.release()
+        self._compressed.clear()
 
-    def _load(self) -> None:
-        """Make the next chunk the present one."""
+    def _load(self, *, wait: bool = True) -> None:
+        """Make the next chunk the present one, unless it is worth waiting for."""
         parcel = self._current
         if parcel is not None and parcel.sent == len(parcel.content):
             self._parcels.pop(parcel.subject, None)
+            self._let_go()
         self._current = parcel = self._next()
         if parcel is None:
             return
-        slow = 0 < self._rate() < PAYS
-        if slow and self._compressing is None and self._untried():
-            self._compressing = asyncio.get_running_loop().create_task(self._compress())
-        self._pieces.extend(parcel.chunk(packed=slow))
+        rate = self._rate()
+        chunk = None
+        if 0 < rate < PAYS:
+            self._compress(quickly=rate > WAITS)
+            chunk = parcel.chunk()
+            if chunk is None and wait and rate < WAITS and parcel.compressed <= parcel.sent:
+                self._wait(CHUNK / rate)
+                return
+        self._wait_no_more()
+        self._pieces.extend(parcel.content_of_chunk() if chunk is None else [chunk])
         self.left = sum(map(len, self._pieces))
 
     def _next(self) -> _Parcel | None:
@@ -175,34 +187,58 @@ class Delivery:
                     return parcel
         return None
 
-    def _untried(self) -> list[_Parcel]:
-        return [parcel for parcel in self._parcels.values() if not parcel.tried]
+    # --- waiting for what is being compressed
 
-    async def _compress(self) -> None:
-        """Compress what is still to be sent, in the order in which that is needed."""
-        while waiting := self._untried():
-            parcel = waiting[0]
-            parcel.tried = True
-            try:
-                deflated = await _deflate(parcel.bundle)
-                if deflated is not None:
-                    parcel.take_packed(deflated.path)
-            except (DependencyError, OSError) as exc:
-                log.debug("%s travels as it is: %s", parcel.bundle.name, exc)
+    def _wait(self, seconds: float) -> None:
+        """Wait no longer than it takes to send the chunk as it is: at worst twice that long."""
+        if self._waiting is None:
+            loop = asyncio.get_running_loop()
+            self._waiting = loop.call_later(seconds, self._look_again, False)
+
+    def _look_again(self, wait: bool) -> None:
+        self._load(wait=wait)
+        if self.left:
+            self._resume()
+
+    def _wait_no_more(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+            self._waiting = None
+
+    # --- compressing
+
+    def _compress(self, *, quickly: bool) -> None:
+        """Have all that is to be sent compressed."""
+        for parcel in self._parcels.values():
+            if parcel.compression is None:
+                parcel.compression = Compression.of(parcel.bundle, quickly=quickly)
+                self._compressed.append(parcel)
+        if self._compressing is None and self._next_to_compress():
+            self._compressing = asyncio.get_running_loop().create_task(self._keep_compressing())
+
+    async def _keep_compressing(self) -> None:
+        """Compress in the order of sending, to the end: the next node has it from the cache."""
+        while compression := self._next_to_compress():
+            await compression.step()
+            self._let_go()
+            if self._waiting is not None:
+                self._look_again(True)
         self._compressing = None
 
+    def _let_go(self) -> None:
+        """Release the compressions of which nothing more is wanted: each holds a file open."""
+        for parcel in list(self._compressed):
+            assert parcel.compression is not None
+            if parcel.compression.ended and parcel.sent == len(parcel.content):
+                parcel.compression.release()
+                self._compressed.remove(parcel)
 
-async def _deflate(bundle: Bundle) -> Deflated | None:
-    """Compress a bundle in a thread, once for all connections that want it meanwhile."""
-    from .environments import deflate
-
-    loop = asyncio.get_running_loop()
-    key = id(loop), bundle.path
-    task = _under_way.get(key)
-    if task is None:
-        task = _under_way[key] = loop.create_task(asyncio.to_thread(deflate, bundle))
-        task.add_done_callback(lambda _: _under_way.pop(key))
-    return await asyncio.shield(task)
+    def _next_to_compress(self) -> Compression | None:
+        for part in range(3):
+            for parcel in self._compressed:
+                if parcel.compressed < parcel.marks[part]:
+                    return parcel.compression
+        return None
 
 
 def _map(path: Path) -> memoryview:

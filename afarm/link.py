@@ -126,7 +126,7 @@ class Link:
         self._noise: bytearray | None = bytearray()
         self._stderr = bytearray()
         self._reader = FrameReader(wire.TO_FARM)
-        self._outgoing = Outgoing()
+        self._outgoing = Outgoing(self._want_flush)
         self._incoming = Incoming(self._arrived, self._handed_on, self._renew)
         self._paused = False
         self._flush_due = False

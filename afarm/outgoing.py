@@ -6,7 +6,7 @@ Sans-IO: time is an argument, what may leave now is returned.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from ._wire import flow
@@ -61,14 +61,19 @@ class _Stream:
 
 
 class Outgoing:
-    """All that is to be sent over one connection."""
+    """All that is to be sent over one connection.
 
-    def __init__(self) -> None:
+    Args:
+        wake: Called when bulk that was being waited for may be taken.
+    """
+
+    def __init__(self, wake: Callable[[], None] = lambda: None) -> None:
+        self._wake = wake
         self._control: list[bytes] = []
         self._streams: deque[_Stream | Delivery] = deque()
         self._by_subject: dict[int, _Stream] = {}
         self._pacer = flow.Pacer()
-        self._delivery = Delivery(self._rate)
+        self._delivery = Delivery(self._rate, self._resume)
 
     # --- what is added
 
@@ -91,12 +96,18 @@ class Outgoing:
         """
         if blob in self._delivery:  # two environments of which it is a part lacked it
             return False
-        idle = not self._delivery.left
         self._delivery.add(blob, bundle)
         self.message(wire.Blob(blob, bundle.size, bundle.digest, "bundle", bundle.name))
-        if idle:
-            self._streams.append(self._delivery)
+        self._queue_delivery()
         return True
+
+    def _queue_delivery(self) -> None:
+        if self._delivery.left and self._delivery not in self._streams:
+            self._streams.append(self._delivery)
+
+    def _resume(self) -> None:
+        self._queue_delivery()
+        self._wake()
 
     def drop(self, subject: int) -> None:
         """Send no more of a payload: whoever was to have it is gone."""

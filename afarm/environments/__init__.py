@@ -1,7 +1,7 @@
 """Which software a function needs, and its bundles for nodes that do not have it."""
 
 from .bundle import Bundle, pack
-from .deflated import Deflated, deflate
+from .deflated import QUICK, SMALL, Deflated, Deflating, deflate
 from .dependencies import Ahead, Dependencies, analyze, look_ahead, provide
 from .environment import Environment
 from .files import SourceTree
@@ -10,9 +10,12 @@ from .missing import find_missing, remember
 from .scan import Import
 
 __all__ = [
+    "QUICK",
+    "SMALL",
     "Ahead",
     "Bundle",
     "Deflated",
+    "Deflating",
     "Dependencies",
     "Distribution",
     "Environment",

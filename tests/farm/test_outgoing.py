@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from afarm import outgoing
 from afarm._wire import flow
 from afarm._wire import messages as wire
+from afarm._wire.chunks import ChunkReader
 from afarm._wire.frames import Fragment, FrameReader
+from afarm.environments import Bundle
 from afarm.outgoing import Outgoing
 
 
@@ -102,6 +107,30 @@ def test_a_stream_without_credit_waits_until_it_is_renewed() -> None:
     assert queue.renew(1, 5000)
     assert node.turn() == 5000
     assert not queue.renew(1, 1)  # all of it is gone
+
+
+async def test_bulk_that_waited_for_the_compressor_leaves_when_that_is_done(tmp_path: Path) -> None:
+    woken = asyncio.Event()
+    queue = Outgoing(woken.set)
+    node = Node(queue)
+    content = b"".join(b"%07d\n" % number for number in range(600_000))
+    path = tmp_path / "own.tar"
+    path.write_bytes(content)
+    queue.bundle(1, Bundle("a" * 64, "source", "own", len(content), 0, 0, path, native=False))
+    arrived = bytearray()
+    chunks = ChunkReader()
+    while len(arrived) < len(content):
+        if not node.turn():
+            await asyncio.wait_for(woken.wait(), 60)
+            woken.clear()
+            continue
+        for piece in chunks.feed(node.got.pop(1)):
+            arrived += piece
+        node.now += 0.1  # a window in that time: a slow link
+        node.acknowledge()
+    assert arrived == content
+    assert node.received < len(content)
+    queue.close()
 
 
 def test_what_is_dropped_goes_no_further() -> None:
