@@ -29,6 +29,13 @@ def bundle(folder: Path, name: str, *, data: int, head: int, size: int) -> Bundl
     )
 
 
+def padded_bundle(folder: Path, *content: bytes) -> Bundle:
+    """Return a bundle of some content."""
+    path = folder / "padded.tar"
+    path.write_bytes(b"".join(content))
+    return Bundle("d" * 64, "source", "d", path.stat().st_size, 0, 0, path, native=False)
+
+
 class Sending(Delivery):
     """A delivery over a link whose rate is known when a test says so."""
 
@@ -118,6 +125,18 @@ def test_what_is_no_module_leaves_first_then_heads_then_the_rest(tmp_path: Path)
     assert receiver.content == {
         number: each.path.read_bytes() for number, each in enumerate((one, two, three), 1)
     }
+
+
+@pytest.mark.parametrize("end", [b"", bytes(9), b"\1" + bytes(8), bytes(CHUNK - 1) + b"\1"])
+def test_zeros_travel_compressed_whatever_the_link(tmp_path: Path, end: bytes) -> None:
+    sender, receiver = Sending(), Receiver()
+    first = b"\0" + b"a" * (CHUNK - 2) + b"\0"
+    sender.add(1, padded_bundle(tmp_path, first, bytes(3 * CHUNK), end))
+
+    receiver.take_all(sender)
+
+    assert receiver.content == {1: first + bytes(3 * CHUNK) + end}
+    assert receiver.bytes < CHUNK + len(end) + 3 * 1000
 
 
 def test_what_another_function_needs_first_overtakes_the_rest(tmp_path: Path) -> None:
