@@ -122,12 +122,17 @@ def bars(title: str, rows: Mapping[str, Mapping[str, float]]) -> str:
 
 # --- scales
 
+# What is smaller cannot be divided into ten parts.
+_NOTHING = 1e-300
+
 
 class _Linear:
     """From nothing to the largest."""
 
     def __init__(self, values: Sequence[float]) -> None:
-        largest = max(values, default=1.0) or 1.0
+        largest = max(values, default=0.0)
+        if largest < _NOTHING:
+            largest = 1.0
         step = 10.0 ** math.floor(math.log10(largest))
         for smaller in (0.1, 0.2, 0.5):
             if largest / (step * smaller) <= 10:

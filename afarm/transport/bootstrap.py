@@ -24,6 +24,8 @@ from importlib.abc import InspectLoader
 from types import CodeType
 from typing import NamedTuple
 
+from .docstrings import without_docstrings
+
 # Everything a node needs. cloudpickle goes along for the workers; the agent itself
 # never imports it.
 STREAMED = (
@@ -116,7 +118,10 @@ def payload_for(module: str, *arguments: str) -> bytes:
 def _pack(level: int, start: str = "start()") -> bytes:
     program = f"{_source(IMPORTER)}\ninstall(b, d, {TAG!r})\n{start}\n"
     modules = [_load(name) for name in streamed_modules()]
-    codes = {each.name: (each.is_package, each.file, marshal.dumps(each.code)) for each in modules}
+    codes = {
+        each.name: (each.is_package, each.file, marshal.dumps(without_docstrings(each.code)))
+        for each in modules
+    }
     return zlib.compress(program.encode() + b"\0" + marshal.dumps(codes), level)
 
 
