@@ -71,7 +71,7 @@ class Tracer:
         self._watcher = watcher
         self._traced: set[int] = set()
         self._leaders: set[int] = set()
-        self._adopted: set[int] = set()
+        self._parents: dict[int, int] = {}  # of those that are ending
 
     @property
     def active(self) -> bool:
@@ -97,18 +97,28 @@ class Tracer:
         return seized
 
     def is_own(self, pid: int) -> bool:
-        """Return whether a process that has ended was ours to wait for.
+        """Return whether a process that has ended, and was waited for, was ours to wait for.
 
-        Who traces a process is told of its end before its parent is.
+        Who traces a process is told of its end before its parent is. It may have lost its parent
+        to us while it ended: then nobody else will be told.
         """
-        ours = pid not in self._traced or pid in self._adopted
+        ours = pid not in self._traced or self._is_nobodys(pid)
         self._forget(pid)
         return ours
+
+    def _is_nobodys(self, pid: int) -> bool:
+        parent = self._parents.get(pid)
+        if parent is None or parent == os.getpid():
+            return parent is not None
+        # While that lives it is about to wait for it, or just has. Whoever else adopted it
+        # has it still.
+        stat = read_stat(parent)
+        return (stat is None or stat.state in "ZX") and read_stat(pid) is None
 
     def _forget(self, pid: int) -> None:
         self._traced.discard(pid)
         self._leaders.discard(pid)
-        self._adopted.discard(pid)
+        self._parents.pop(pid, None)
 
     def stopped(self, pid: int, status: int) -> None:
         """See to a traced process or thread that stands still, and let it go on.
@@ -142,8 +152,8 @@ class Tracer:
             self._watcher.executed(pid)
         elif event == _EXIT and pid in self._leaders:
             stat = read_stat(pid)
-            if stat is not None and stat.parent == os.getpid():
-                self._adopted.add(pid)
+            if stat is not None:
+                self._parents[pid] = stat.parent
             self._watcher.exiting(pid)
 
     def drain(self) -> None:
