@@ -10,6 +10,7 @@ import threading
 import time
 from pathlib import Path
 
+from afarm._monitor.proc import read_status
 from benchmarks import truths
 from benchmarks.truths import MIB
 
@@ -73,3 +74,10 @@ def leave_threads() -> None:
         child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert child.stdout is not None
         child.stdout.readline()
+
+
+def anonymous_memory() -> int:
+    """Return the bytes of this process that no file is behind."""
+    status = read_status(os.getpid())
+    assert status is not None
+    return status.anonymous
