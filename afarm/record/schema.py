@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -22,6 +23,9 @@ _APPLICATION = 0x4146524D
 # Another farm writes for a few milliseconds at a time, and now and then copies what it has
 # written into the main file; a disk that is busy makes seconds of it.
 LOCK_TIMEOUT = 30.0
+
+# Seconds until a lock that SQLite does not wait for is asked for again.
+_PAUSE = 0.01
 
 _USAGE_FIELDS = [field for field in fields(Usage) if field.name not in ("curve", "gpu_memory")]
 USAGE_NAMES = tuple(field.name for field in _USAGE_FIELDS)
@@ -247,7 +251,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     # Readers do not wait for the writer, nor it for them, and a killed writer leaves nothing
     # to repair. Where the file system has no shared memory (NFS) SQLite answers with what
     # it uses instead, which is as safe and slower.
-    connection.execute("PRAGMA journal_mode = WAL")
+    _wait_for_wal(connection)
     # A commit is safe from a killed process at once, from a power cut after a checkpoint.
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("BEGIN IMMEDIATE")
@@ -267,6 +271,21 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute(f"PRAGMA application_id = {_APPLICATION}")
     connection.execute(f"PRAGMA user_version = {VERSION}")
     connection.execute("COMMIT")
+
+
+def _wait_for_wal(connection: sqlite3.Connection) -> None:
+    """Use a write-ahead log. For that alone SQLite does not wait while another one writes."""
+    until = time.monotonic() + LOCK_TIMEOUT
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as exc:
+            busy = exc.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > until:
+                raise
+            time.sleep(_PAUSE)
+        else:
+            return
 
 
 def _add_columns(connection: sqlite3.Connection) -> None:

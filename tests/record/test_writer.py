@@ -28,6 +28,7 @@ from afarm.record import (
     Snapshot,
     Writer,
     connect_to_read,
+    schema,
     tables,
     writer,
 )
@@ -245,6 +246,24 @@ def test_two_farms_write_one_record(path: Path) -> None:
     found = query(path, "SELECT run, count(*) AS n FROM invocation GROUP BY run")
     assert [row["n"] for row in found] == [500] * 4
     assert query(path, "SELECT count(*) AS n FROM category") == [{"n": 1}]
+
+
+def test_a_record_that_another_farm_is_just_making_is_waited_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    waits: list[float] = []
+
+    def let_go(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 3:
+            other.execute("COMMIT")
+
+    monkeypatch.setattr(schema.time, "sleep", let_go)
+    schema.connect(path).close()
+    assert len(waits) == 3
+    other.close()
 
 
 def _write_many(each: Writer, number: int) -> None:
